@@ -1,0 +1,11 @@
+// ackring: lock-free messaging between processes of one machine, with acks.
+#pragma once
+
+#include "ackring/bus.hpp"
+#include "ackring/delivery.hpp"
+#include "ackring/error.hpp"
+#include "ackring/limits.hpp"
+#include "ackring/options.hpp"
+#include "ackring/outcome.hpp"
+#include "ackring/publisher.hpp"
+#include "ackring/subscriber.hpp"

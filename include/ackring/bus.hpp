@@ -1,0 +1,58 @@
+// A bus: publishers, subscriptions and the exchange between them.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "ackring/error.hpp"
+#include "ackring/options.hpp"
+#include "ackring/publisher.hpp"
+#include "ackring/subscriber.hpp"
+
+namespace ackring {
+
+namespace client {
+class Connection;
+}
+
+/// A connection to a bus. Copyable (copies share the connection); thread-safe. Reconnects by itself when the exchange
+/// restarts; publishers and subscribers made from it stay usable meanwhile.
+class Bus {
+ public:
+  /// Attaches to bus `name` ([A-Za-z0-9_.-], at most 63 bytes). Throws Error.
+  [[nodiscard]] static Bus open(std::string_view name, BusOptions options = {});
+
+  /// A private bus for unit tests: anonymous memory, an exchange on a thread of this process, no files.
+  [[nodiscard]] static Bus in_memory();
+
+  /// Throws Error: invalid_argument, busy (the name has a live holder), no_space, timeout, …
+  [[nodiscard]] Publisher publisher(PublisherOptions options = {});
+
+  /// Joins a subscription, creating it where needed. Throws Error: invalid_argument, busy (it has a member),
+  /// option_mismatch (it exists with other options), not_found (no patterns given and no such subscription), …
+  [[nodiscard]] Subscriber subscribe(SubscriptionOptions options);
+
+  /// Creates a named subscription without joining it. Throws Error; busy if it exists.
+  void create_subscription(const SubscriptionOptions& options);
+  /// Changes patterns (if not empty) and options of a subscription for events routed from now on; guarantee and sizes
+  /// of rings can't change. Throws Error.
+  void update_subscription(const SubscriptionOptions& options);
+  /// Options of an existing subscription. Throws Error: not_found.
+  [[nodiscard]] SubscriptionOptions subscription(std::string_view name);
+  /// Removes it with everything in it. Throws Error: not_found, busy (it has a member).
+  void remove_subscription(std::string_view name);
+
+  /// The document of `shmtool stat --json`: one consistent snapshot. Throws Error.
+  [[nodiscard]] std::string stat_json();
+
+  [[nodiscard]] const std::string& name() const noexcept;
+  /// True while an exchange answers.
+  [[nodiscard]] bool connected() const noexcept;
+
+ private:
+  explicit Bus(std::shared_ptr<client::Connection> connection) noexcept;
+  std::shared_ptr<client::Connection> connection_;
+};
+
+}  // namespace ackring

@@ -1,0 +1,100 @@
+// One delivery of one event to a subscriber.
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "ackring/options.hpp"
+#include "ackring/outcome.hpp"
+
+namespace ackring {
+
+namespace client {
+class Member;
+}
+namespace ring {
+enum class Verdict : std::uint32_t;
+}
+
+using Bytes = std::span<const std::byte>;
+using Headers = std::vector<std::pair<std::string, std::string>>;
+
+/// Bytes of a text, for publish().
+inline Bytes as_bytes(std::string_view text) noexcept {
+  return std::as_bytes(std::span<const char>(text.data(), text.size()));
+}
+
+/// A view of one delivered event: in place in the subscription's ring until a verdict is given or detach() copies it
+/// out. Move-only. A Delivery destroyed without a verdict is nacked (at-least-once), which delivers it again.
+///
+/// Verdicts may be given from any thread, one thread at a time per Delivery; views must not be used after the verdict
+/// unless detached. A Delivery may outlive its Subscriber; its verdicts then answer Outcome::stale.
+class Delivery {
+ public:
+  Delivery() noexcept = default;
+  Delivery(Delivery&& other) noexcept;
+  Delivery& operator=(Delivery&& other) noexcept;
+  Delivery(const Delivery&) = delete;
+  Delivery& operator=(const Delivery&) = delete;
+  ~Delivery();
+
+  [[nodiscard]] std::string_view topic() const noexcept;
+  [[nodiscard]] Bytes payload() const noexcept;
+  /// payload() as text.
+  [[nodiscard]] std::string_view text() const noexcept;
+  [[nodiscard]] std::string_view key() const noexcept;
+  /// Decoded on each call; empty for events without headers.
+  [[nodiscard]] Headers headers() const;
+  /// Name of the publisher.
+  [[nodiscard]] std::string_view publisher() const noexcept;
+  /// Number given by the publisher: 1, 2, 3, …; with publisher() the event's id.
+  [[nodiscard]] std::uint64_t sequence() const noexcept;
+  /// Number within the subscription, in the order of matching: 1, 2, 3, …; the same for each attempt.
+  [[nodiscard]] std::uint64_t delivery() const noexcept;
+  /// 1 for the first delivery.
+  [[nodiscard]] std::uint32_t attempt() const noexcept;
+  [[nodiscard]] bool redelivered() const noexcept { return attempt() > 1; }
+  /// CLOCK_MONOTONIC nanoseconds at the commit of the publish.
+  [[nodiscard]] std::uint64_t published_ns() const noexcept;
+
+  /// Done. Outcome::stale if there is a verdict already.
+  Outcome ack() noexcept;
+  /// Not done: deliver it again.
+  Outcome nack() noexcept;
+  /// Copies the event out of the ring, so that its space can be reused while the verdict is still open.
+  void detach();
+  /// False after a verdict, for a moved-from and for a default-constructed Delivery.
+  [[nodiscard]] bool pending() const noexcept { return member_ != nullptr; }
+
+ private:
+  friend class client::Member;
+  friend class Subscriber;
+  [[nodiscard]] const std::byte* readable() const noexcept;
+  Outcome decide(ring::Verdict verdict) noexcept;
+  std::shared_ptr<client::Member> member_;
+  const std::byte* record_ = nullptr;
+  std::uint64_t entry_ = 0;
+  std::unique_ptr<std::byte[]> copy_;
+};
+
+/// A view of one event of a batch; valid until the batch is acked or the next call of take_batch().
+struct DeliveryView {
+  const std::byte* record = nullptr;  ///< opaque; use the functions
+  std::uint64_t entry = 0;            ///< opaque
+
+  [[nodiscard]] Bytes payload() const noexcept;
+  [[nodiscard]] std::string_view key() const noexcept;
+  [[nodiscard]] std::uint64_t sequence() const noexcept;
+  [[nodiscard]] std::uint64_t delivery() const noexcept;
+  [[nodiscard]] std::uint32_t attempt() const noexcept;
+  [[nodiscard]] std::uint64_t published_ns() const noexcept;
+};
+
+}  // namespace ackring

@@ -1,0 +1,84 @@
+// Options of a bus, its publishers and its subscriptions.
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "ackring/limits.hpp"
+
+namespace ackring {
+
+using Nanoseconds = std::chrono::nanoseconds;
+
+/// What a delivery promises.
+enum class Guarantee {
+  at_least_once,  ///< delivered until acked or dead-lettered
+  at_most_once,   ///< settled when taken; never delivered twice
+};
+inline constexpr Guarantee at_least_once = Guarantee::at_least_once;
+inline constexpr Guarantee at_most_once = Guarantee::at_most_once;
+
+/// What happens to an event for which a subscription's backlog has no room.
+enum class Overflow {
+  automatic,    ///< block for at-least-once, drop_oldest for at-most-once
+  block,        ///< its publisher waits: publish answers back_pressured once its ring is full
+  drop_newest,  ///< the event is not queued, and counted
+  drop_oldest,  ///< the oldest event of the backlog makes room, and is counted
+};
+
+/// How a side that has nothing to do waits.
+enum class Wait {
+  adaptive,  ///< spin shortly, then yield the core, then sleep until woken
+  spin,      ///< never sleep (a core of its own is assumed)
+  park,      ///< sleep at once
+};
+
+/// Who serves the bus.
+enum class ExchangeMode {
+  automatic,  ///< attach; where no exchange runs, run one on a thread of this process, and take over when it dies
+  require,    ///< attach to a running exchange; without one, throw no_exchange
+};
+
+struct BusOptions {
+  /// Directory that holds buses; empty: $ACKRING_DIR, or /dev/shm/ackring-<uid>.
+  std::string directory = {};
+  ExchangeMode exchange = ExchangeMode::automatic;
+  /// Name of this client in listings; empty: the program's name.
+  std::string client_name = {};
+  /// How long open() and requests wait for an answer of the exchange; > 0.
+  Nanoseconds timeout = std::chrono::seconds(5);
+};
+
+struct PublisherOptions {
+  /// Empty: anonymous. A named publisher keeps its sequence over restarts; one live holder at a time.
+  std::string name = {};
+  /// Power of two, 4 KiB to 1 GiB.
+  std::size_t ring_bytes = limits::default_ring_bytes;
+  Wait wait = Wait::adaptive;
+};
+
+struct SubscriptionOptions {
+  /// Empty: ephemeral, gone with its member. Otherwise attached to if it exists, else created.
+  std::string name = {};
+  /// AMQP patterns: `*` is one word, `#` zero or more. Empty: attach to an existing subscription as it is.
+  std::vector<std::string> patterns = {};
+  Guarantee guarantee = Guarantee::at_least_once;
+  /// A delivery without verdict for this long is delivered again; >= 1 ms.
+  Nanoseconds ack_timeout = std::chrono::seconds(30);
+  /// Attempts before an event is given up; 1 to 1,000.
+  std::uint32_t max_deliveries = 10;
+  /// Unsettled deliveries of the member; 1 to 1,048,576, rounded up to a power of two.
+  std::uint32_t max_in_flight = limits::default_max_in_flight;
+  /// Power of two, 4 KiB to 1 GiB.
+  std::size_t ring_bytes = limits::default_ring_bytes;
+  /// Bounds of the backlog (what waits outside the member's ring).
+  std::uint64_t max_events = 10'000'000;
+  std::uint64_t max_bytes = 1u << 30;
+  Overflow overflow = Overflow::automatic;
+  Wait wait = Wait::adaptive;
+};
+
+}  // namespace ackring

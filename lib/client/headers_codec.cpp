@@ -1,0 +1,58 @@
+#include "lib/client/headers_codec.hpp"
+
+#include <array>
+#include <cstring>
+#include <string>
+#include <utility>
+
+#include "lib/shm/environment.hpp"
+
+namespace ackring::client {
+
+std::uint64_t encoded_bytes(const Headers& headers) noexcept {
+  std::uint64_t bytes = 0;
+  for (const auto& [name, value] : headers) {
+    if (name.size() > std::numeric_limits<std::uint16_t>::max() ||
+        value.size() > std::numeric_limits<std::uint32_t>::max()) {
+      return headers_too_large;
+    }
+    bytes += header_prefix_bytes + name.size() + value.size();
+  }
+  return bytes;
+}
+
+void encode_headers(const Headers& headers, std::byte* to) {
+  for (const auto& [name, value] : headers) {
+    const auto name_bytes = static_cast<std::uint16_t>(name.size());
+    const auto value_bytes = static_cast<std::uint32_t>(value.size());
+    std::array<std::byte, header_prefix_bytes> prefix;
+    std::memcpy(prefix.data(), &name_bytes, sizeof name_bytes);
+    std::memcpy(prefix.data() + sizeof name_bytes, &value_bytes, sizeof value_bytes);
+    shm::shared_copy(to, prefix.data(), prefix.size());
+    to += prefix.size();
+    if (name_bytes != 0) shm::shared_copy(to, name.data(), name_bytes);
+    to += name_bytes;
+    if (value_bytes != 0) shm::shared_copy(to, value.data(), value_bytes);
+    to += value_bytes;
+  }
+}
+
+Headers decode_headers(std::span<const std::byte> bytes) {
+  Headers headers;
+  const auto text = [](std::span<const std::byte> part) {
+    return std::string(reinterpret_cast<const char*>(part.data()), part.size());
+  };
+  while (bytes.size() >= header_prefix_bytes) {
+    std::uint16_t name_bytes = 0;
+    std::uint32_t value_bytes = 0;
+    std::memcpy(&name_bytes, bytes.data(), sizeof name_bytes);
+    std::memcpy(&value_bytes, bytes.data() + sizeof name_bytes, sizeof value_bytes);
+    bytes = bytes.subspan(header_prefix_bytes);
+    if (std::uint64_t{name_bytes} + value_bytes > bytes.size()) break;
+    headers.emplace_back(text(bytes.first(name_bytes)), text(bytes.subspan(name_bytes, value_bytes)));
+    bytes = bytes.subspan(std::size_t{name_bytes} + value_bytes);
+  }
+  return headers;
+}
+
+}  // namespace ackring::client

@@ -1,0 +1,241 @@
+// The hot path of Publisher and Loan.
+#include "ackring/publisher.hpp"
+
+#include <cstddef>
+#include <cstring>
+#include <utility>
+
+#include "lib/client/publisher_endpoint.hpp"
+
+namespace ackring {
+namespace client {
+namespace {
+
+std::uint64_t load8(const char* from) noexcept {
+  std::uint64_t value;
+  std::memcpy(&value, from, sizeof value);
+  return value;
+}
+
+// memcmp() for texts of 8 to 255 bytes without a call: topics are a few words long.
+bool equal_texts(const char* left, const char* right, std::size_t bytes) noexcept {
+  std::size_t at = 0;
+  for (; at + 8 < bytes; at += 8) {
+    if (load8(left + at) != load8(right + at)) return false;
+  }
+  return load8(left + bytes - 8) == load8(right + bytes - 8);
+}
+
+// The header as six words put together in registers: copying the struct itself reads back, 16 bytes at a time, what was
+// just written in smaller pieces, which stalls on the store buffer.
+void write_header(std::byte* to, const shm::RecordHeader& header) {
+  using shm::RecordHeader;
+  static_assert(sizeof(RecordHeader) == 48 && offsetof(RecordHeader, kind) == 4 && offsetof(RecordHeader, flags) == 6 &&
+                offsetof(RecordHeader, sequence) == 8 && offsetof(RecordHeader, published_ns) == 16 &&
+                offsetof(RecordHeader, topic) == 24 && offsetof(RecordHeader, payload_bytes) == 28 &&
+                offsetof(RecordHeader, headers_bytes) == 32 && offsetof(RecordHeader, key_bytes) == 36 &&
+                offsetof(RecordHeader, publisher) == 38 && offsetof(RecordHeader, delivery) == 40);
+  shm::Environment::before_store(to, sizeof header);
+  const auto put = [to](std::size_t offset, std::uint64_t word) { std::memcpy(to + offset, &word, sizeof word); };
+  put(0, header.bytes | std::uint64_t{header.kind} << 32 | std::uint64_t{header.flags} << 48);
+  put(8, header.sequence);
+  put(16, header.published_ns);
+  put(24, header.topic | std::uint64_t{header.payload_bytes} << 32);
+  put(32, header.headers_bytes | std::uint64_t{header.key_bytes} << 32 | std::uint64_t{header.publisher} << 48);
+  put(40, header.delivery);
+}
+
+}  // namespace
+
+inline bool PublisherEndpoint::same_as_last_topic(std::string_view topic) const noexcept {
+  if (topic.size() != last_topic_bytes_ || last_topic_bytes_ == 0) return false;
+  if (topic.size() >= 8) [[likely]] return equal_texts(topic.data(), last_topic_text_.data(), topic.size());
+  return std::memcmp(topic.data(), last_topic_text_.data(), topic.size()) == 0;
+}
+
+[[gnu::always_inline]] inline PublisherEndpoint::Room PublisherEndpoint::make_room(std::string_view topic,
+                                                                                   std::size_t payload_bytes,
+                                                                                   const EventAttributes& attributes,
+                                                                                   shm::RecordHeader& header) {
+  loan_ = nullptr;  // its space is claimed anew
+  std::uint64_t headers_bytes = 0;
+  if (attributes.headers != nullptr) [[unlikely]] headers_bytes = encoded_bytes(*attributes.headers);
+  const std::size_t key_bytes = attributes.key.size();
+  // Each part by itself first, so that the sum can't wrap.
+  if (payload_bytes > max_event_bytes_ || key_bytes > limits::key_bytes || headers_bytes > max_event_bytes_ ||
+      payload_bytes + key_bytes + headers_bytes > max_event_bytes_) [[unlikely]] {
+    return {nullptr, Outcome::too_large};
+  }
+  if (!same_as_last_topic(topic)) {
+    const Outcome outcome = look_up_topic(topic);
+    if (outcome != Outcome::ok) return {nullptr, outcome};
+  }
+  const std::uint64_t bytes = ring::record_bytes(payload_bytes, key_bytes, headers_bytes);
+  std::byte* record = writer_.claim(bytes);
+  if (record == nullptr) [[unlikely]] {
+    record = claim_slowly(bytes);
+    if (record == nullptr) return {nullptr, no_room()};
+  }
+  header.bytes = static_cast<std::uint32_t>(bytes);
+  header.kind = static_cast<std::uint16_t>(shm::RecordKind::event);
+  header.flags = 0;
+  header.topic = last_topic_;
+  header.payload_bytes = static_cast<std::uint32_t>(payload_bytes);
+  header.headers_bytes = static_cast<std::uint32_t>(headers_bytes);
+  header.key_bytes = static_cast<std::uint16_t>(key_bytes);
+  header.publisher = 0;
+  header.delivery = 0;
+  return {record, Outcome::ok};
+}
+
+Outcome PublisherEndpoint::add(std::string_view topic, Bytes payload, const EventAttributes& attributes) {
+  if (!guard_.open()) [[unlikely]] return Outcome::closed;
+  const UseGuard use(use_, "a Publisher");
+  shm::RecordHeader header;
+  const Room room = make_room(topic, payload.size(), attributes, header);
+  if (room.record == nullptr) [[unlikely]] return room.outcome;
+  if (batch_ns_ == 0) batch_ns_ = shm::Environment::now_ns();
+  header.sequence = ++sequence_;
+  header.published_ns = batch_ns_;
+  write_header(room.record, header);
+  std::byte* at = room.record + sizeof header;
+  if (!payload.empty()) shm::shared_copy(at, payload.data(), payload.size());
+  at += payload.size();
+  if (header.key_bytes != 0) [[unlikely]] shm::shared_copy(at, attributes.key.data(), header.key_bytes);
+  if (header.headers_bytes != 0) [[unlikely]] encode_headers(*attributes.headers, at + header.key_bytes);
+  writer_.advance(header.bytes);
+  return Outcome::ok;
+}
+
+inline void PublisherEndpoint::publish_tail() {
+  if (topics_.size() != committed_topics_) [[unlikely]] {
+    committed_topics_ = topics_.size();
+    ring_->topics.store(committed_topics_, std::memory_order_relaxed);  // relaxed: published by the tail
+  }
+  ring_->sequence.store(sequence_, std::memory_order_relaxed);  // relaxed: published by the tail
+  writer_.commit();
+  committed_ = writer_.position();
+  committed_sequence_ = sequence_;
+  batch_ns_ = 0;
+  // relaxed: X sets it before it admits a client that needs it
+  shm::fence_for_waker(fence_required_->load(std::memory_order_relaxed) != 0);
+  ring_if_not_polled();
+}
+
+Outcome PublisherEndpoint::commit() {
+  if (!guard_.open()) [[unlikely]] return Outcome::closed;
+  const UseGuard use(use_, "a Publisher");
+  if (writer_.position() != committed_) publish_tail();
+  return Outcome::ok;
+}
+
+Outcome PublisherEndpoint::publish(std::string_view topic, Bytes payload, const EventAttributes& attributes) {
+  const Outcome outcome = add(topic, payload, attributes);
+  if (outcome == Outcome::ok) [[likely]] publish_tail();
+  return outcome;
+}
+
+void PublisherEndpoint::lend(Loan& loan, std::string_view topic, std::size_t payload_bytes,
+                             const EventAttributes& attributes) {
+  if (!guard_.open()) [[unlikely]] return;
+  const UseGuard use(use_, "a Publisher");
+  const Room room = make_room(topic, payload_bytes, attributes, loan_header_);
+  loan.outcome_ = room.outcome;
+  if (room.record == nullptr) [[unlikely]] return;
+  loan.endpoint_ = this;
+  loan.data_ = room.record + sizeof(shm::RecordHeader);
+  loan.bytes_ = payload_bytes;
+  loan_ = loan.data_;
+  std::byte* at = loan.data_ + payload_bytes;
+  if (loan_header_.key_bytes != 0) shm::shared_copy(at, attributes.key.data(), loan_header_.key_bytes);
+  if (loan_header_.headers_bytes != 0) encode_headers(*attributes.headers, at + loan_header_.key_bytes);
+}
+
+Outcome PublisherEndpoint::commit_loan(const Loan& loan) {
+  if (!guard_.open()) [[unlikely]] return Outcome::closed;
+  const UseGuard use(use_, "a Publisher");
+  // The publisher was used in between: the space is another event's now.
+  if (loan.data_ != loan_ || loan_ == nullptr) return Outcome::closed;
+  if (batch_ns_ == 0) batch_ns_ = shm::Environment::now_ns();
+  loan_header_.sequence = ++sequence_;
+  loan_header_.published_ns = batch_ns_;
+  shm::shared_copy(loan.data_ - sizeof(shm::RecordHeader), &loan_header_, sizeof loan_header_);
+  writer_.advance(loan_header_.bytes);
+  loan_ = nullptr;
+  publish_tail();
+  return Outcome::ok;
+}
+
+}  // namespace client
+
+Loan::Loan(Loan&& other) noexcept
+    : endpoint_(std::exchange(other.endpoint_, nullptr)),
+      data_(std::exchange(other.data_, nullptr)),
+      bytes_(std::exchange(other.bytes_, 0)),
+      outcome_(std::exchange(other.outcome_, Outcome::closed)) {}
+
+Loan& Loan::operator=(Loan&& other) noexcept {
+  if (this != &other) {
+    if (endpoint_ != nullptr) endpoint_->end_loan(data_);
+    endpoint_ = std::exchange(other.endpoint_, nullptr);
+    data_ = std::exchange(other.data_, nullptr);
+    bytes_ = std::exchange(other.bytes_, 0);
+    outcome_ = std::exchange(other.outcome_, Outcome::closed);
+  }
+  return *this;
+}
+
+Loan::~Loan() {
+  if (endpoint_ != nullptr) endpoint_->end_loan(data_);
+}
+
+Outcome Loan::commit() noexcept {
+  if (endpoint_ == nullptr) return outcome_ == Outcome::ok ? Outcome::closed : outcome_;
+  const Outcome outcome = endpoint_->commit_loan(*this);
+  endpoint_ = nullptr;
+  data_ = nullptr;
+  bytes_ = 0;
+  outcome_ = Outcome::closed;
+  return outcome;
+}
+
+Publisher::Publisher(std::shared_ptr<client::PublisherEndpoint> endpoint) noexcept : endpoint_(std::move(endpoint)) {}
+Publisher::Publisher(Publisher&&) noexcept = default;
+Publisher& Publisher::operator=(Publisher&&) noexcept = default;
+Publisher::~Publisher() = default;
+
+Outcome Publisher::publish(std::string_view topic, Bytes payload, EventAttributes attributes) noexcept {
+  return endpoint_ ? endpoint_->publish(topic, payload, attributes) : Outcome::closed;
+}
+
+Outcome Publisher::publish_wait(std::string_view topic, Bytes payload, Nanoseconds timeout,
+                                EventAttributes attributes) noexcept {
+  return endpoint_ ? endpoint_->publish_wait(topic, payload, timeout, attributes) : Outcome::closed;
+}
+
+Loan Publisher::loan(std::string_view topic, std::size_t payload_bytes, EventAttributes attributes) noexcept {
+  Loan loan;
+  if (endpoint_) endpoint_->lend(loan, topic, payload_bytes, attributes);
+  return loan;
+}
+
+Outcome Publisher::add(std::string_view topic, Bytes payload, EventAttributes attributes) noexcept {
+  return endpoint_ ? endpoint_->add(topic, payload, attributes) : Outcome::closed;
+}
+
+Outcome Publisher::commit_batch() noexcept { return endpoint_ ? endpoint_->commit() : Outcome::closed; }
+
+Outcome Publisher::flush(Nanoseconds timeout) noexcept {
+  return endpoint_ ? endpoint_->flush(timeout) : Outcome::closed;
+}
+
+std::size_t Publisher::max_event_bytes() const noexcept { return endpoint_ ? endpoint_->max_event_bytes() : 0; }
+std::uint64_t Publisher::in_ring() const noexcept { return endpoint_ ? endpoint_->in_ring() : 0; }
+std::uint64_t Publisher::sequence() const noexcept { return endpoint_ ? endpoint_->sequence() : 0; }
+
+const std::string& Publisher::name() const noexcept {
+  static const std::string none;
+  return endpoint_ ? endpoint_->name() : none;
+}
+
+}  // namespace ackring

@@ -1,0 +1,158 @@
+#include "lib/control/subscription_codec.hpp"
+
+#include <bit>
+#include <cstdint>
+#include <limits>
+#include <string_view>
+#include <utility>
+
+#include "ackring/error.hpp"
+#include "ackring/limits.hpp"
+#include "lib/control/topic_pattern.hpp"
+#include "lib/shm/directory.hpp"
+
+namespace ackring::control {
+namespace {
+
+constexpr std::uint64_t min_ack_timeout_ns = 1'000'000;
+
+[[noreturn]] void refuse(std::string_view option, std::string why, std::string advice) {
+  throw Error(ErrorCode::invalid_argument, "subscription option " + std::string(option), std::move(why),
+              std::move(advice));
+}
+
+std::uint64_t number(const Json& value, std::string_view option, std::uint64_t largest) {
+  // A number that the parser kept as signed is either negative or was built by a program; both are looked at.
+  if (value.is_number_unsigned()) {
+    const auto result = value.get<std::uint64_t>();
+    if (result <= largest) return result;
+  } else if (value.is_number_integer()) {
+    const auto result = value.get<std::int64_t>();
+    if (result >= 0 && static_cast<std::uint64_t>(result) <= largest) return static_cast<std::uint64_t>(result);
+  }
+  refuse(option, value.dump() + " is not a whole number from 0 to " + std::to_string(largest), "give such a number");
+}
+
+std::string text(const Json& value, std::string_view option) {
+  if (!value.is_string()) refuse(option, value.dump() + " is not a string", "give a string");
+  return value.get<std::string>();
+}
+
+void check_between(std::string_view option, std::uint64_t value, std::uint64_t least, std::uint64_t largest) {
+  if (value >= least && value <= largest) return;
+  refuse(option, std::to_string(value) + " is out of limits",
+         "give " + std::to_string(least) + " to " + std::to_string(largest));
+}
+
+Guarantee guarantee_of(const std::string& name) {
+  for (const Guarantee value : {Guarantee::at_least_once, Guarantee::at_most_once}) {
+    if (name == to_string(value)) return value;
+  }
+  refuse("guarantee", "no guarantee is called '" + name + "'", "give at-least-once or at-most-once");
+}
+
+Overflow overflow_of(const std::string& name) {
+  for (const Overflow value : {Overflow::automatic, Overflow::block, Overflow::drop_newest, Overflow::drop_oldest}) {
+    if (name == to_string(value)) return value;
+  }
+  refuse("overflow", "no policy is called '" + name + "'", "give block, drop-newest, drop-oldest or automatic");
+}
+
+}  // namespace
+
+const char* to_string(Guarantee guarantee) noexcept {
+  return guarantee == Guarantee::at_most_once ? "at-most-once" : "at-least-once";
+}
+
+const char* to_string(Overflow overflow) noexcept {
+  switch (overflow) {
+    case Overflow::automatic: return "automatic";
+    case Overflow::block: return "block";
+    case Overflow::drop_newest: return "drop-newest";
+    case Overflow::drop_oldest: return "drop-oldest";
+  }
+  return "unknown";
+}
+
+Json options_to_json(const SubscriptionOptions& options) {
+  return Json{{"guarantee", to_string(options.guarantee)},
+              {"ack_timeout_ns", options.ack_timeout.count()},
+              {"max_deliveries", options.max_deliveries},
+              {"max_in_flight", options.max_in_flight},
+              {"ring_bytes", options.ring_bytes},
+              {"max_events", options.max_events},
+              {"max_bytes", options.max_bytes},
+              {"overflow", to_string(options.overflow)}};
+}
+
+SubscriptionOptions options_from_json(std::string name, std::vector<std::string> patterns, const Json& options) {
+  constexpr std::uint64_t any32 = std::numeric_limits<std::uint32_t>::max();
+  constexpr std::uint64_t any64 = std::numeric_limits<std::uint64_t>::max();
+  constexpr auto longest_ns = static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max());
+  SubscriptionOptions result;
+  result.name = std::move(name);
+  result.patterns = std::move(patterns);
+  if (!options.is_object()) refuse("list", "the options are not a JSON object", "give an object");
+  for (const auto& [option, value] : options.items()) {
+    if (option == "guarantee") {
+      result.guarantee = guarantee_of(text(value, option));
+    } else if (option == "ack_timeout_ns") {
+      result.ack_timeout = Nanoseconds(static_cast<std::int64_t>(number(value, option, longest_ns)));
+    } else if (option == "max_deliveries") {
+      result.max_deliveries = static_cast<std::uint32_t>(number(value, option, any32));
+    } else if (option == "max_in_flight") {
+      result.max_in_flight = static_cast<std::uint32_t>(number(value, option, any32));
+    } else if (option == "ring_bytes") {
+      result.ring_bytes = number(value, option, any64);
+    } else if (option == "max_events") {
+      result.max_events = number(value, option, any64);
+    } else if (option == "max_bytes") {
+      result.max_bytes = number(value, option, any64);
+    } else if (option == "overflow") {
+      result.overflow = overflow_of(text(value, option));
+    } else {
+      refuse("'" + option + "'", "there is no such option", "see SubscriptionOptions");
+    }
+  }
+  check_options(result);
+  return result;
+}
+
+void check_options(const SubscriptionOptions& options) {
+  if (!options.name.empty()) shm::check_name("subscription", options.name);
+  if (options.patterns.size() > limits::patterns) {
+    throw Error(ErrorCode::invalid_argument, "subscription '" + options.name + "'",
+                std::to_string(options.patterns.size()) + " patterns",
+                "give at most " + std::to_string(limits::patterns));
+  }
+  for (const std::string& pattern : options.patterns) {
+    std::string problem = pattern_problem(pattern);
+    if (!problem.empty()) {
+      throw Error(ErrorCode::invalid_argument, "pattern '" + pattern + "'", std::move(problem),
+                  "give words of [A-Za-z0-9_-], * or # split by '.', at most " + std::to_string(limits::topic_bytes) +
+                      " bytes");
+    }
+  }
+  if (options.ack_timeout.count() < static_cast<std::int64_t>(min_ack_timeout_ns)) {
+    refuse("ack_timeout", std::to_string(options.ack_timeout.count()) + " ns is too short", "give at least 1 ms");
+  }
+  check_between("max_deliveries", options.max_deliveries, 1, limits::max_deliveries);
+  check_between("max_in_flight", options.max_in_flight, 1, limits::max_in_flight);
+  check_between("ring_bytes", options.ring_bytes, limits::min_ring_bytes, limits::max_ring_bytes);
+  if (!std::has_single_bit(options.ring_bytes)) {
+    refuse("ring_bytes", std::to_string(options.ring_bytes) + " is not a power of two",
+           "give " + std::to_string(std::bit_ceil(options.ring_bytes)));
+  }
+}
+
+Json differing_options(const SubscriptionOptions& left, const SubscriptionOptions& right) {
+  const Json these = options_to_json(left);
+  const Json other = options_to_json(right);
+  Json names = Json::array();
+  for (const auto& [option, value] : these.items()) {
+    if (value != other.at(option)) names.push_back(option);
+  }
+  return names;
+}
+
+}  // namespace ackring::control

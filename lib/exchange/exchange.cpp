@@ -1,0 +1,285 @@
+#include "lib/exchange/exchange.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+#include "ackring/error.hpp"
+#include "lib/shm/versioned.hpp"
+
+namespace ackring::exchange {
+
+using ring::ReadStatus;
+using shm::RecordHeader;
+using shm::RecordKind;
+
+Exchange::Exchange(shm::Directory& directory) : directory_(directory) {
+  if (directory.exists("exchange")) {
+    segment_ = shm::Segment::attach(directory, "exchange", shm::SegmentKind::exchange, shm::Access::read_write);
+    if (segment_.header().boot_id != shm::boot_id()) {
+      throw Error(ErrorCode::damaged, directory.path(), "the bus was left by an earlier boot of this machine",
+                  "move the directory away and start again");
+    }
+  } else {
+    segment_ = shm::Segment::create(directory, "exchange", shm::SegmentKind::exchange, sizeof(shm::ExchangeSegment), 0, 0);
+  }
+  page_ = segment_.as<shm::ExchangeSegment>();
+  // relaxed: X is the only writer of this file; a predecessor's stores are ordered by the kernel lock
+  generation_ = page_->generation.load(std::memory_order_relaxed) + 1;
+  page_->state.store(static_cast<std::uint32_t>(shm::ExchangeState::recovering), std::memory_order_relaxed);
+  page_->generation.store(generation_, std::memory_order_relaxed);  // relaxed: for people and messages
+
+  topics_ = std::make_unique<control::TopicTable>(directory, generation_);
+  publishers_.resize(shm::max_publishers);
+  recover_subscriptions();
+  recover_publishers();
+  redo();
+  for (const auto& queue : queues_) {
+    if (!queue) continue;
+    queue->to_backlog = !queue->has_ring || queue->block.backlog_events != 0;
+    activate(*queue);
+  }
+  remove_strays();
+  // relaxed: read by people and tools only
+  page_->state.store(static_cast<std::uint32_t>(shm::ExchangeState::running), std::memory_order_relaxed);
+}
+
+Exchange::~Exchange() = default;
+
+void Exchange::close() {
+  // relaxed: read by people and tools only
+  page_->state.store(static_cast<std::uint32_t>(shm::ExchangeState::stopped), std::memory_order_relaxed);
+}
+
+void Exchange::activate(Queue& queue) {
+  if (queue.active) return;
+  queue.active = true;
+  active_.push_back(&queue);
+}
+
+bool Exchange::step(std::uint64_t now_ns) {
+  bool moved = false;
+  const std::size_t count = hot_.size();
+  for (std::size_t i = 0; i < count && i < hot_.size(); ++i) {
+    Ingress& ingress = *hot_[(turn_ + i) % hot_.size()];
+    if (!ingress.reader.readable()) continue;
+    if (drain(ingress, now_ns, 0, false)) {
+      moved = true;
+      ingress.last_moved_ns = now_ns;
+    }
+  }
+  if (moved) ++turn_;
+  for (std::size_t i = 0; i < active_.size(); ++i) {
+    if (active_[i]->to_backlog) moved = pump(*active_[i]) || moved;
+  }
+  return moved;
+}
+
+// Reads one batch of a publisher's ring, routes each event and delivers it: one transaction.
+bool Exchange::drain(Ingress& ingress, std::uint64_t now_ns, std::uint64_t until, bool redoing) {
+  if (ingress.quarantined) return false;
+  ring::RingReader& reader = ingress.reader;
+  if (!reader.refresh()) {
+    quarantine(ingress, "its tail is not a possible one");
+    return false;
+  }
+  const std::uint64_t from = reader.position();
+  const std::uint64_t committed = reader.limit();
+  if (from == committed) return false;
+  if (!redoing) {
+    until = committed - from > batch_bytes ? from + batch_bytes : committed;
+    begin(shm::TransactionKind::route, ingress.slot, from, until);
+  }
+  shm::IngressBlock& counts = ingress.block;
+  const char* damage = nullptr;
+  std::uint64_t events = 0;
+  while (static_cast<std::int64_t>(until - reader.position()) > 0 && (redoing || events < batch_events)) {
+    RecordHeader header;
+    const std::byte* record = nullptr;
+    const ReadStatus status = reader.read_checked(header, record);
+    if (status == ReadStatus::empty) break;
+    if (status == ReadStatus::damaged) {
+      damage = "a record's header is not a possible one";
+      break;
+    }
+    if (header.kind != static_cast<std::uint16_t>(RecordKind::event)) [[unlikely]] {
+      if (header.kind != static_cast<std::uint16_t>(RecordKind::topic) ||
+          !define_topic(ingress, header, record + sizeof(RecordHeader))) {
+        damage = "a record is neither an event nor a topic in order";
+        break;
+      }
+      reader.advance(header.bytes);
+      continue;
+    }
+    ++events;
+    if (header.sequence <= counts.sequence) [[unlikely]] {
+      ++counts.duplicates;
+      reader.advance(header.bytes);
+      continue;
+    }
+    if (header.topic - 1 >= ingress.routes.size() || ingress.routes[header.topic - 1] == nullptr) [[unlikely]] {
+      ++counts.discarded;  // a topic that was never defined, or for which the table had no room
+      counts.sequence = header.sequence;
+      reader.advance(header.bytes);
+      continue;
+    }
+    Route& route = *ingress.routes[header.topic - 1];
+    if (!routes_.current(route)) [[unlikely]] routes_.refresh(route, topics_->text(route.topic), queues_);
+    bool blocked = false;
+    for (Queue* queue : route.sinks) blocked = blocked || !ready(*queue, header.bytes, now_ns, redoing);
+    if (blocked) break;
+    header.topic = route.topic;
+    header.publisher = ingress.slot;
+    for (Queue* queue : route.sinks) put(*queue, header, record + sizeof(RecordHeader));
+    counts.sequence = header.sequence;
+    if (route.sinks.empty()) {
+      ++counts.unroutable;
+    } else {
+      ++counts.routed;
+    }
+    reader.advance(header.bytes);
+  }
+  const bool moved = reader.position() != from;
+  if (moved || redoing) {
+    commit_sinks();
+    commit_ingress(ingress);
+    wake_members();
+  }
+  if (damage != nullptr) quarantine(ingress, damage);
+  return moved;
+}
+
+bool Exchange::define_topic(Ingress& ingress, const RecordHeader& header, const std::byte* text) {
+  // relaxed: X's thread is the only writer
+  const std::uint64_t defined = ingress.cursor->topics.load(std::memory_order_relaxed);
+  if (header.topic - 1 < defined) return true;  // a redo comes by again
+  if (header.topic != defined + 1 || header.payload_bytes > 255) return false;
+  char copy[256];
+  std::memcpy(copy, text, header.payload_bytes);  // read once: what is validated is what is interned
+  asm volatile("" ::: "memory");
+  const std::string_view topic(copy, header.payload_bytes);
+  if (!control::valid_topic(topic)) return false;
+  const std::size_t needed = shm::page_bytes + header.topic * sizeof(shm::Word32);
+  if (needed > ingress.cursor_segment.bytes()) {
+    try {
+      ingress.cursor_segment.grow(std::max(needed, ingress.cursor_segment.bytes() * 2));
+    } catch (const Error&) {
+      return false;
+    }
+  }
+  const std::uint32_t number = topics_->intern(topic);
+  // relaxed: published by `topics`
+  ingress.topic_map[header.topic - 1].store(number, std::memory_order_relaxed);
+  // release(cursor.topics): the map's entries below it
+  ingress.cursor->topics.store(defined + 1, std::memory_order_release);
+  ingress.routes.push_back(number == 0 ? nullptr : routes_.route_of(number));
+  return true;
+}
+
+void Exchange::quarantine(Ingress& ingress, const std::string& why) {
+  ingress.quarantined = true;
+  ingress.cursor->quarantined.store(1, std::memory_order_relaxed);  // relaxed: a notice, nothing depends on its order
+  report_.push_back("publisher " + ingress.name + ": quarantined: " + why);
+}
+
+// ------------------------------------------------------------------------------------------------------------ waiting
+
+void Exchange::tick(std::uint64_t now_ns) {
+  page_->tick_ns.store(now_ns, std::memory_order_relaxed);  // relaxed: a sign of life for tools
+  for (std::size_t i = 0; i < active_.size();) {
+    Queue& queue = *active_[i];
+    if (queue.leaving) {
+      detach_member(queue);
+    } else {
+      sweep(queue, now_ns);
+    }
+    if (i >= active_.size() || active_[i] != &queue) continue;  // an ephemeral one has gone
+    const bool settled = queue.floor_entry == queue.entries && queue.block.backlog_events == 0;
+    if (settled || (!queue.has_member() && !queue.leaving)) {
+      queue.active = false;
+      active_[i] = active_.back();
+      active_.pop_back();
+    } else {
+      ++i;
+    }
+  }
+  for (const auto& ingress : publishers_) {
+    if (ingress && ingress->closing && ingress->ring_page != nullptr &&
+        (ingress->quarantined || !ingress->reader.readable())) {
+      retire_ingress(*ingress);
+    }
+  }
+  // Rings that are quiet cost a look each step: beyond a few, they leave the list and their publishers ring instead.
+  constexpr std::size_t polled_anyway = 4;
+  constexpr std::uint64_t quiet_ns = 20'000'000;
+  if (hot_.size() <= polled_anyway) return;
+  const auto quiet = [&](const Ingress* ingress) {
+    return ingress->has_bell && now_ns - ingress->last_moved_ns > quiet_ns;
+  };
+  bool any = false;
+  for (Ingress* ingress : hot_) {
+    if (!quiet(ingress)) continue;
+    ingress->cursor->not_polled.store(1, std::memory_order_relaxed);  // relaxed: ordered by the barrier below
+    any = true;
+  }
+  if (!any) return;
+  shm::barrier_for_parker();
+  std::erase_if(hot_, [&](Ingress* ingress) {
+    if (!quiet(ingress)) return false;
+    ingress->hot = ingress->reader.readable();
+    if (ingress->hot) ingress->cursor->not_polled.store(0, std::memory_order_relaxed);  // relaxed: polled again
+    return !ingress->hot;
+  });
+}
+
+bool Exchange::needs_tick() const noexcept {
+  if (!active_.empty()) return true;
+  for (const Ingress* ingress : hot_) {
+    if (!ingress->has_bell || ingress->closing) return true;
+  }
+  return false;
+}
+
+bool Exchange::prepare_park() {
+  for (Ingress* ingress : hot_) {
+    ingress->cursor->not_polled.store(1, std::memory_order_relaxed);  // relaxed: ordered by the barrier below
+  }
+  for (Queue* queue : active_) {
+    if (queue->has_member() && (queue->to_backlog || queue->full_since_ns != 0)) {
+      queue->ring_page->acks_wanted.store(1, std::memory_order_relaxed);  // relaxed: ordered by the barrier below
+    }
+  }
+  shm::barrier_for_parker();
+  for (const Ingress* ingress : hot_) {
+    // A ring that is full of blocked events is work only when its sink has room again; its sink will ring.
+    if (!ingress->quarantined && ingress->reader.readable() &&
+        ingress->reader.position() == ingress->reader.limit()) {
+      return false;
+    }
+  }
+  for (Queue* queue : active_) {
+    const std::uint64_t floor = queue->floor_entry;
+    if (queue->to_backlog || queue->full_since_ns != 0) settle(*queue);
+    if (queue->floor_entry != floor) return false;
+  }
+  return true;
+}
+
+void Exchange::unpark() {
+  for (Ingress* ingress : hot_) {
+    ingress->cursor->not_polled.store(0, std::memory_order_relaxed);  // relaxed: a late look only rings once too often
+  }
+  for (Queue* queue : active_) {
+    if (queue->has_ring) {
+      queue->ring_page->acks_wanted.store(0, std::memory_order_relaxed);  // relaxed: as above
+    }
+  }
+}
+
+void Exchange::heat(Ingress& ingress) {
+  if (ingress.hot || ingress.ring_page == nullptr) return;
+  ingress.hot = true;
+  hot_.push_back(&ingress);
+  ingress.cursor->not_polled.store(0, std::memory_order_relaxed);  // relaxed: X polls from now on
+}
+
+}  // namespace ackring::exchange

@@ -1,0 +1,195 @@
+// Exchange (X): routes what publishers commit into the queues of subscriptions, and settles what members decide.
+//
+// The steps of the flow are in the files of their names: route_table, deliver, settle, pump, retry, watchdog; redo goes on
+// after a crash, recover finds what is there, membership lets clients come and go. step() and tick() order them.
+//
+// Thread rules: everything on one thread. Nothing here sleeps, reads a clock or waits for a client.
+// Invariants:
+//  1. One transaction at a time, named by the intent; a sink is written only inside one (transaction.cpp).
+//  2. Client memory is read once per value, validated, and never trusted.
+//  3. Destruction writes nothing shared: a destroyed Exchange is a killed one.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "ackring/options.hpp"
+#include "lib/control/topic_table.hpp"
+#include "lib/exchange/ingress.hpp"
+#include "lib/exchange/queue.hpp"
+#include "lib/exchange/route_table.hpp"
+#include "lib/shm/directory.hpp"
+
+namespace ackring::exchange {
+
+/// What a publisher's client gets.
+struct PublisherGrant {
+  std::uint16_t slot = 0;
+  std::uint64_t incarnation = 0;
+  std::string name;
+  std::uint64_t next_sequence = 1;
+  std::string ring_file;    // writable for the client
+  std::string cursor_file;  // read-only for the client
+};
+
+/// What a member's client gets.
+struct MemberGrant {
+  Queue* queue = nullptr;
+  std::uint64_t entry = 0;     // first entry to take
+  std::uint64_t position = 0;  // where its record is looked for
+  std::string ring_file;       // read-only for the client
+  std::string ack_file;        // writable for the client
+};
+
+class Exchange {
+ public:
+  /// Adopts what is in the directory (recovering it) or starts an empty bus. Throws Error.
+  explicit Exchange(shm::Directory& directory);
+  ~Exchange();
+  Exchange(const Exchange&) = delete;
+  Exchange& operator=(const Exchange&) = delete;
+
+  // -- the flow
+
+  /// Moves events: one bounded batch of each polled publisher and of each backlog that can move. True if any moved.
+  bool step(std::uint64_t now_ns);
+  /// Reads all verdicts, redelivers what was nacked or timed out, retires what is done. Every few milliseconds.
+  void tick(std::uint64_t now_ns);
+  /// True if tick() has something to wait for: unsettled deliveries, backlogs, clients that can't ring.
+  [[nodiscard]] bool needs_tick() const noexcept;
+
+  /// Before sleeping: asks every client to ring. False: there is work, do not sleep.
+  bool prepare_park();
+  void unpark();
+  /// A client rang: poll this publisher again.
+  void heat(Ingress& ingress);
+
+  // -- clients
+
+  std::uint64_t new_client();
+  PublisherGrant attach_publisher(std::uint64_t client, const std::string& name, std::uint64_t ring_bytes);
+  MemberGrant attach_member(std::uint64_t client, const SubscriptionOptions& options, bool ephemeral,
+                            const std::vector<std::string>& given);
+  /// The publisher's process is gone or has closed it: what is committed is routed, then the ring goes.
+  void detach_publisher(Ingress& ingress);
+  /// The member's process is gone or has left: what was taken and has no verdict is delivered again.
+  void detach_member(Queue& queue);
+  void client_gone(std::uint64_t client);
+  [[nodiscard]] Ingress* find_publisher(std::uint16_t slot, std::uint64_t incarnation) noexcept;
+  [[nodiscard]] Queue* find_queue(std::string_view name) noexcept;
+  [[nodiscard]] Queue* find_queue(std::uint64_t id) noexcept;
+  /// Client incarnations that hold something, each once.
+  [[nodiscard]] std::vector<std::uint64_t> holders() const;
+
+  // -- subscriptions
+
+  Queue& create_subscription(const SubscriptionOptions& options, bool ephemeral);
+  void update_subscription(const SubscriptionOptions& options, const std::vector<std::string>& given);
+  void remove_subscription(Queue& queue);
+
+  /// Reads every verdict of one queue now.
+  void sweep(Queue& queue, std::uint64_t now_ns);
+  /// Marks the bus as stopped, at the end of a clean run.
+  void close();
+
+  [[nodiscard]] shm::ExchangeSegment& page() noexcept { return *page_; }
+  [[nodiscard]] const std::vector<std::unique_ptr<Queue>>& queues() const noexcept { return queues_; }
+  [[nodiscard]] const std::vector<std::unique_ptr<Ingress>>& publishers() const noexcept { return publishers_; }
+  [[nodiscard]] const control::TopicTable& topics() const noexcept { return *topics_; }
+  [[nodiscard]] std::uint64_t generation() const noexcept { return generation_; }
+  /// What recovery found and did, for the log: one line each.
+  [[nodiscard]] const std::vector<std::string>& report() const noexcept { return report_; }
+  void set_fence_required(bool required) noexcept { fence_required_ = fence_required_ || required; }
+
+  static std::string ring_name(std::uint64_t queue, std::uint64_t incarnation);
+  static std::string ack_name(std::uint64_t queue, std::uint64_t incarnation);
+  static std::string ingress_name(std::uint16_t slot, std::uint64_t incarnation);
+  static std::string cursor_name(std::uint16_t slot, std::uint64_t incarnation);
+
+ private:
+  // transaction.cpp
+  void begin(shm::TransactionKind kind, std::uint64_t source, std::uint64_t from, std::uint64_t to);
+  void touch(Queue& queue);
+  void touch_ring(Queue& queue);
+  void touch_backlog(Queue& queue);
+  void commit_sinks();
+  void commit_ingress(Ingress& ingress);
+  void wake_members();
+
+  // exchange.cpp
+  bool drain(Ingress& ingress, std::uint64_t now_ns, std::uint64_t until, bool redoing);
+  bool define_topic(Ingress& ingress, const shm::RecordHeader& header, const std::byte* text);
+  void quarantine(Ingress& ingress, const std::string& why);
+  void activate(Queue& queue);
+
+  // deliver.cpp
+  bool ready(Queue& queue, std::uint64_t bytes, std::uint64_t now_ns, bool redoing);
+  bool backlog_ready(Queue& queue, std::uint64_t bytes, bool redoing);
+  void put(Queue& queue, const shm::RecordHeader& header, const std::byte* body);
+  std::byte* place(Queue& queue, std::uint64_t bytes);
+  void keep_limits(Queue& queue);
+
+  // settle.cpp
+  void settle(Queue& queue);
+  void move_floor(Queue& queue, std::uint64_t entry);
+  void set_state(Queue& queue, std::uint64_t entry, shm::DeliveryState state, bool let_go);
+
+  // pump.cpp, retry.cpp, watchdog.cpp
+  bool pump(Queue& queue);
+  bool redeliver(Queue& queue, std::uint64_t entry, shm::DeliveryState cause, bool let_go, std::uint64_t now_ns);
+  void sweep_verdicts(Queue& queue, std::uint64_t now_ns);
+  void expire(Queue& queue, std::uint64_t now_ns);
+
+  // recover.cpp, redo.cpp
+  void recover_publishers();
+  void recover_subscriptions();
+  void recover_ring(Queue& queue);
+  void redo();
+  void redo_route(std::uint64_t slot, std::uint64_t from, std::uint64_t to);
+  void redo_pump(Queue& queue, std::uint64_t from);
+  void redo_redeliver(Queue& queue, std::uint64_t entry, std::uint64_t cause);
+  void remove_strays();
+
+  // membership.cpp, subscriptions.cpp
+  void create_ring(Queue& queue);
+  void map_ring(Queue& queue);
+  void retire_ring(Queue& queue);
+  void map_ingress(Ingress& ingress);
+  void retire_ingress(Ingress& ingress);
+  void check_same_options(const Queue& queue, const SubscriptionOptions& options,
+                          const std::vector<std::string>& given) const;
+  Queue& add_queue(std::unique_ptr<Queue> queue);
+  void save_definition(const Queue& queue);
+  std::uint64_t next_file();
+
+  shm::Directory& directory_;
+  shm::Segment segment_;
+  shm::ExchangeSegment* page_ = nullptr;
+  std::unique_ptr<control::TopicTable> topics_;
+  RouteTable routes_;
+  std::uint64_t generation_ = 0;
+  std::uint64_t n_ = 0;  // of the last intent
+  bool fence_required_ = false;
+
+  std::vector<Queue*> touched_;   // by the open transaction
+  std::vector<Ingress*> hot_;     // polled
+  std::vector<Queue*> active_;    // with something unsettled
+  std::size_t turn_ = 0;          // of the round robin
+  std::vector<std::unique_ptr<Queue>> queues_;          // by index; removed ones stay empty
+  std::vector<std::unique_ptr<Ingress>> publishers_;    // by slot
+  std::unordered_map<std::string, Queue*> by_name_;
+  std::vector<std::string> report_;
+};
+
+/// Bounds of one batch, so that no publisher and no backlog holds up the others.
+inline constexpr std::uint64_t batch_events = 256;
+inline constexpr std::uint64_t batch_bytes = 128u << 10;
+/// How long a full ring of a live member makes its publishers wait before its events go to the backlog: long enough for a
+/// member that shares X's core to run once, short enough for everybody else.
+inline constexpr std::uint64_t full_ring_grace_ns = 1'000'000;
+
+}  // namespace ackring::exchange

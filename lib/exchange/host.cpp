@@ -1,0 +1,218 @@
+#include "lib/exchange/host.hpp"
+
+#include <poll.h>
+#include <sched.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <mutex>
+#include <utility>
+#include <vector>
+
+#include "ackring/error.hpp"
+#include "lib/exchange/exchange.hpp"
+#include "lib/exchange/service.hpp"
+#include "lib/exchange/snapshot.hpp"
+#include "lib/shm/lock.hpp"
+#include "lib/shm/park.hpp"
+
+namespace ackring::exchange {
+
+namespace {
+
+constexpr std::uint64_t tick_ns = 5'000'000;
+constexpr std::uint64_t idle_tick_ns = 1'000'000'000;
+constexpr std::uint64_t control_busy_ns = 100'000;  // between looks at the sockets while events flow
+constexpr std::uint32_t spins_before_yield = 256;
+constexpr std::uint32_t yields_before_park = 200;
+
+const char* const lock_file = "exchange.lock";
+
+}  // namespace
+
+struct Host::State {
+  std::shared_ptr<shm::Directory> directory;
+  std::string bus;
+  HostOptions options;
+  shm::UniqueFd lock;
+  shm::UniqueFd epoll;
+  shm::UniqueFd stop_event;
+  shm::Word32 stopping{};
+  std::unique_ptr<Exchange> exchange;
+  std::unique_ptr<Service> service;
+  control::Listener listener;
+  std::mutex waiting_mutex;
+  std::vector<control::Socket> waiting;  // from connect(), until the loop takes them
+  std::uint64_t next_tick_ns = 0;
+  std::uint64_t next_control_ns = 0;
+
+  void poll_control(int timeout_ms);
+  void tick(std::uint64_t now_ns);
+  void take_waiting();
+};
+
+bool is_served(const shm::Directory& directory) {
+  if (!directory.exists(lock_file)) return false;
+  try {
+    return shm::is_locked(directory.open(lock_file, false).get());
+  } catch (const Error&) {
+    return false;
+  }
+}
+
+Host::Host(std::shared_ptr<shm::Directory> directory, std::string bus, HostOptions options)
+    : state_(std::make_unique<State>()) {
+  State& state = *state_;
+  state.directory = std::move(directory);
+  state.bus = std::move(bus);
+  state.options = options;
+  if (!state.directory->exists(lock_file)) state.directory->write_file(lock_file, "");
+  state.lock = state.directory->open(lock_file, true);
+  if (!shm::try_lock(state.lock.get())) {
+    const std::string owner = state.directory->read_file(lock_file);
+    throw Error(ErrorCode::exchange_exists, "bus '" + state.bus + "'",
+                "process " + (owner.empty() ? "?" : owner.substr(0, owner.find('\n'))) + " serves it",
+                "stop that one, or use another bus");
+  }
+  const std::string pid = std::to_string(::getpid()) + "\n";
+  if (::ftruncate(state.lock.get(), 0) != 0 ||
+      ::pwrite(state.lock.get(), pid.data(), pid.size(), 0) != static_cast<ssize_t>(pid.size())) {
+    throw Error(ErrorCode::system, state.directory->path(lock_file), "can't write the owner's pid into it", {}, errno);
+  }
+  state.epoll = shm::UniqueFd(::epoll_create1(EPOLL_CLOEXEC));
+  state.stop_event = shm::UniqueFd(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  if (!state.epoll || !state.stop_event) {
+    throw Error(ErrorCode::no_space, "exchange", "no descriptors left", "raise the limit of open files", errno);
+  }
+  epoll_event event{};
+  event.events = EPOLLIN;
+  event.data.u64 = tag(Source::stop, 0);
+  ::epoll_ctl(state.epoll.get(), EPOLL_CTL_ADD, state.stop_event.get(), &event);
+
+  const bool membarrier = shm::register_membarrier();
+  state.exchange = std::make_unique<Exchange>(*state.directory);
+  shm::ExchangeSegment& page = state.exchange->page();
+  // relaxed: notices
+  page.pid.store(static_cast<std::uint64_t>(::getpid()), std::memory_order_relaxed);
+  page.started_unix_ns.store(unix_now_ns(), std::memory_order_relaxed);  // relaxed: a notice
+  page.tick_ns.store(shm::Environment::now_ns(), std::memory_order_relaxed);  // relaxed: a sign of life
+  state.exchange->set_fence_required(!membarrier);
+  state.service = std::make_unique<Service>(*state.directory, *state.exchange, state.bus, state.epoll.get());
+  if (options.listen) {
+    state.listener =
+        control::Listener(state.directory->path("exchange.sock"), options.socket_mode, options.socket_group);
+    event.data.u64 = tag(Source::listener, 0);
+    ::epoll_ctl(state.epoll.get(), EPOLL_CTL_ADD, state.listener.fd(), &event);
+  }
+}
+
+Host::~Host() = default;
+
+void Host::stop() noexcept {
+  state_->stopping.store(1, std::memory_order_relaxed);  // relaxed: the event below wakes the loop, which looks again
+  const std::uint64_t one = 1;
+  [[maybe_unused]] const ssize_t written = ::write(state_->stop_event.get(), &one, sizeof one);
+}
+
+control::Socket Host::connect() {
+  auto [ours, theirs] = control::Socket::make_pair();
+  {
+    const std::lock_guard guard(state_->waiting_mutex);
+    state_->waiting.push_back(std::move(ours));
+  }
+  const std::uint64_t one = 1;
+  [[maybe_unused]] const ssize_t written = ::write(state_->stop_event.get(), &one, sizeof one);
+  return std::move(theirs);
+}
+
+void Host::State::take_waiting() {
+  std::uint64_t count = 0;
+  [[maybe_unused]] const ssize_t got = ::read(stop_event.get(), &count, sizeof count);
+  const std::lock_guard guard(waiting_mutex);
+  for (control::Socket& socket : waiting) service->accept(std::move(socket));
+  waiting.clear();
+}
+
+void Host::State::poll_control(int timeout_ms) {
+  epoll_event events[64];
+  const int count = ::epoll_wait(epoll.get(), events, 64, timeout_ms);
+  for (int i = 0; i < count; ++i) {
+    const std::uint64_t number = events[i].data.u64 & 0xffffffff;
+    switch (static_cast<Source>(events[i].data.u64 >> 32)) {
+      case Source::listener:
+        while (auto socket = listener.accept()) service->accept(std::move(*socket));
+        break;
+      case Source::stop:
+        take_waiting();
+        break;
+      case Source::client:
+        service->serve(static_cast<int>(number));
+        break;
+      case Source::publisher:
+        service->rang_publisher(number);
+        break;
+      case Source::queue:
+        service->rang_queue(number);
+        break;
+    }
+  }
+}
+
+void Host::State::tick(std::uint64_t now_ns) {
+  exchange->tick(now_ns);
+  service->look_for_deaths();
+  next_tick_ns = now_ns + tick_ns;
+}
+
+void Host::run() {
+  State& state = *state_;
+  Exchange& exchange = *state.exchange;
+  const Wait wait = state.options.wait;
+  std::uint64_t now_ns = shm::Environment::now_ns();
+  std::uint32_t idle = 0;
+  std::uint32_t rounds = 0;
+  while (state.stopping.load(std::memory_order_relaxed) == 0) {  // relaxed: stop() also rings stop_event
+    const bool moved = exchange.step(now_ns);
+    // The clock and the sockets are looked at now and then: both cost more than a look at a ring.
+    if ((++rounds & 63) == 0 || (!moved && idle >= spins_before_yield)) {
+      now_ns = shm::Environment::now_ns();
+      if (now_ns >= state.next_tick_ns) state.tick(now_ns);
+      if (now_ns >= state.next_control_ns) {
+        state.poll_control(0);
+        state.next_control_ns = now_ns + control_busy_ns;
+      }
+    }
+    if (moved) {
+      idle = 0;
+      continue;
+    }
+    ++idle;
+    if (wait == Wait::spin || (wait == Wait::adaptive && idle < spins_before_yield)) {
+      shm::cpu_relax();
+      continue;
+    }
+    if (wait == Wait::adaptive && idle < spins_before_yield + yields_before_park) {
+      ::sched_yield();
+      continue;
+    }
+    if (exchange.prepare_park()) {
+      const bool soon = exchange.needs_tick() || state.service->waits_for_deaths();
+      state.poll_control(static_cast<int>((soon ? tick_ns : idle_tick_ns) / 1'000'000));
+      now_ns = shm::Environment::now_ns();
+      if (now_ns >= state.next_tick_ns) state.tick(now_ns);
+    }
+    exchange.unpark();
+    idle = wait == Wait::adaptive ? spins_before_yield / 2 : 0;
+  }
+  // What is committed is routed before the exchange goes; a clean stop leaves nothing for recovery to do.
+  now_ns = shm::Environment::now_ns();
+  for (int i = 0; i < 1'000'000 && exchange.step(now_ns); ++i) {
+  }
+  state.tick(now_ns);
+  exchange.close();
+  state.listener.close();
+  state.service->close_all();
+}
+
+}  // namespace ackring::exchange

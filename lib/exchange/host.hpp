@@ -1,0 +1,47 @@
+// Host: an exchange that serves a bus: holds its kernel lock, listens on its socket, steps the core and waits when there
+// is nothing to do. The program ackring-exchange is one Host on the main thread; an embedded exchange is one on a thread
+// of a client.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "ackring/options.hpp"
+#include "lib/control/socket.hpp"
+#include "lib/shm/directory.hpp"
+
+namespace ackring::exchange {
+
+struct HostOptions {
+  Wait wait = Wait::adaptive;
+  unsigned socket_mode = 0600;
+  int socket_group = -1;  // gid, -1: leave it
+  bool listen = true;     // false: only connect() (in-memory buses)
+};
+
+class Host {
+ public:
+  /// Takes the bus's lock, recovers what is there and listens; serves once run() is called. Throws Error:
+  /// exchange_exists (names the owner's pid), permission, no_space, damaged, layout_mismatch.
+  Host(std::shared_ptr<shm::Directory> directory, std::string bus, HostOptions options = {});
+  ~Host();
+  Host(const Host&) = delete;
+  Host& operator=(const Host&) = delete;
+
+  /// Serves until stop(); then drains what is committed, says goodbye and lets go of the lock. Throws Error when the
+  /// exchange itself can't go on.
+  void run();
+  /// Any thread; async-signal-safe.
+  void stop() noexcept;
+  /// A connection without a name, served like any other. Any thread.
+  [[nodiscard]] control::Socket connect();
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+/// Is some process serving the bus in this directory (by its kernel lock)?
+[[nodiscard]] bool is_served(const shm::Directory& directory);
+
+}  // namespace ackring::exchange

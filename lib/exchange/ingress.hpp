@@ -1,0 +1,40 @@
+// Ingress: what X knows of one publisher: its ring (read-only, never trusted), its cursor file, its topics.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "lib/ring/spsc_ring.hpp"
+#include "lib/shm/format.hpp"
+#include "lib/shm/park.hpp"
+#include "lib/shm/segment.hpp"
+
+namespace ackring::exchange {
+
+struct Route;
+
+struct Ingress {
+  ring::RingReader reader;
+  shm::IngressBlock block{};
+  std::vector<Route*> routes;  // by publisher-local topic number - 1
+  const shm::IngressRing* ring_page = nullptr;  // nullptr: no live incarnation
+  shm::IngressCursor* cursor = nullptr;
+  shm::Word32* topic_map = nullptr;
+
+  std::uint16_t slot = 0;
+  bool hot = false;           // X polls the ring
+  bool has_bell = false;      // the client can wake X
+  bool closing = false;       // the publisher is gone; drain, then retire the ring
+  bool quarantined = false;
+  std::uint64_t client = 0;
+  std::uint64_t incarnation = 0;
+  std::uint64_t last_moved_ns = 0;
+  std::string name;
+
+  shm::Segment ring_segment;
+  shm::Segment cursor_segment;
+  shm::Bell bell;
+};
+
+}  // namespace ackring::exchange

@@ -1,0 +1,361 @@
+// Membership: publishers and members come and go. Each change counts by one store or one rename; what a crash leaves
+// unfinished before it is removed by recovery, and repeated after it.
+#include <bit>
+#include <cstring>
+
+#include "ackring/error.hpp"
+#include "lib/exchange/exchange.hpp"
+#include "lib/shm/versioned.hpp"
+
+namespace ackring::exchange {
+
+namespace {
+
+// The cursor file with room for as many topics as a publisher may have; the file grows to what is used.
+constexpr std::size_t cursor_reserve_bytes = shm::page_bytes + limits::topics * sizeof(shm::Word32);
+constexpr std::size_t cursor_first_bytes = shm::page_bytes + 1024 * sizeof(shm::Word32);
+
+std::uint64_t states_bytes(std::uint64_t slots) { return (slots + shm::page_bytes - 1) & ~(shm::page_bytes - 1); }
+
+}  // namespace
+
+std::uint64_t Exchange::next_file() {
+  const std::uint64_t number = page_->next_file.load(std::memory_order_relaxed) + 1;  // relaxed: X is the only writer
+  page_->next_file.store(number, std::memory_order_relaxed);  // relaxed: a number that is skipped harms nothing
+  return number;
+}
+
+std::uint64_t Exchange::new_client() {
+  const std::uint64_t number = page_->next_client.load(std::memory_order_relaxed) + 1;  // relaxed: X is the only writer
+  page_->next_client.store(number, std::memory_order_relaxed);  // relaxed: as above
+  return number;
+}
+
+std::string Exchange::ring_name(std::uint64_t queue, std::uint64_t incarnation) {
+  return "sub." + std::to_string(queue) + ".ring." + std::to_string(incarnation);
+}
+std::string Exchange::ack_name(std::uint64_t queue, std::uint64_t incarnation) {
+  return "sub." + std::to_string(queue) + ".ack." + std::to_string(incarnation);
+}
+std::string Exchange::ingress_name(std::uint16_t slot, std::uint64_t incarnation) {
+  return "pub." + std::to_string(slot) + ".ring." + std::to_string(incarnation);
+}
+std::string Exchange::cursor_name(std::uint16_t slot, std::uint64_t incarnation) {
+  return "pub." + std::to_string(slot) + ".cursor." + std::to_string(incarnation);
+}
+
+// ---------------------------------------------------------------------------------------------------------- publishers
+
+PublisherGrant Exchange::attach_publisher(std::uint64_t client, const std::string& name, std::uint64_t ring_bytes) {
+  if (!name.empty()) shm::check_name("publisher", name);
+  if (!std::has_single_bit(ring_bytes) || ring_bytes < limits::min_ring_bytes || ring_bytes > limits::max_ring_bytes) {
+    throw Error(ErrorCode::invalid_argument, "publisher ring of " + std::to_string(ring_bytes) + " bytes",
+                "the size must be a power of two from 4 KiB to 1 GiB", "choose such a ring_bytes");
+  }
+  Ingress* found = nullptr;
+  std::size_t free_slot = publishers_.size();
+  for (std::size_t slot = 0; slot < publishers_.size(); ++slot) {
+    Ingress* ingress = publishers_[slot].get();
+    if (ingress == nullptr) {
+      if (free_slot == publishers_.size()) free_slot = slot;
+      continue;
+    }
+    // relaxed: X is the only writer
+    const auto state = static_cast<shm::PublisherState>(page_->publishers[slot].state.load(std::memory_order_relaxed));
+    const bool anonymous = state == shm::PublisherState::anonymous;
+    if (name.empty() ? anonymous && ingress->ring_page == nullptr : ingress->name == name) {
+      found = ingress;
+      break;
+    }
+  }
+  if (found != nullptr && found->ring_page != nullptr) {
+    if (found->closing && !found->quarantined) {
+      // The earlier holder is gone: what it committed is routed first, so that order holds.
+      while (found->reader.readable() && drain(*found, 0, 0, false)) {
+      }
+      if (!found->reader.readable()) retire_ingress(*found);
+    } else if (found->closing) {
+      retire_ingress(*found);
+    }
+    if (found->ring_page != nullptr) {
+      throw Error(ErrorCode::busy, "publisher '" + name + "'",
+                  found->closing ? "events of its earlier run wait for a subscription that is full"
+                                 : "a live client holds the name",
+                  "wait for it, or use another name");
+    }
+  }
+  if (found == nullptr) {
+    if (free_slot == publishers_.size()) {
+      throw Error(ErrorCode::no_space, "publisher '" + name + "'", "the bus has its 1,024 publishers already",
+                  "close some, or reuse names");
+    }
+    auto fresh = std::make_unique<Ingress>();
+    fresh->slot = static_cast<std::uint16_t>(free_slot);
+    fresh->name = name.empty() ? "p" + std::to_string(free_slot) : name;
+    shm::PublisherEntry& entry = page_->publishers[free_slot];
+    std::array<char, shm::name_bytes> text{};
+    fresh->name.copy(text.data(), text.size() - 1);
+    shm::shared_copy(entry.name.data(), text.data(), text.size());
+    const auto state = name.empty() ? shm::PublisherState::anonymous : shm::PublisherState::named;
+    entry.state.store(static_cast<std::uint32_t>(state), std::memory_order_release);  // release(publisher.state): the name
+    found = fresh.get();
+    publishers_[free_slot] = std::move(fresh);
+  }
+
+  const std::uint64_t incarnation = next_file();
+  const std::uint64_t old = found->incarnation;
+  const std::string ring_file = ingress_name(found->slot, incarnation);
+  const std::string cursor_file = cursor_name(found->slot, incarnation);
+  shm::IngressBlock block = found->block;  // totals and sequence go on
+  block.consumed = 0;
+  {
+    const shm::Segment ring = shm::Segment::create(
+        directory_, ring_file, shm::SegmentKind::ingress_ring, shm::page_bytes + ring_bytes, generation_, found->slot,
+        [&](std::byte* base) {
+          auto* page = reinterpret_cast<shm::IngressRing*>(base);
+          page->ring_bytes = ring_bytes;
+          page->start_position = 0;
+          page->sequence.store(block.sequence, std::memory_order_relaxed);  // relaxed: nobody knows the file yet
+        });
+  }
+  try {
+    const shm::Segment cursor = shm::Segment::create(
+        directory_, cursor_file, shm::SegmentKind::ingress_cursor, cursor_first_bytes, generation_, found->slot,
+        [&](std::byte* base) {
+          auto* page = reinterpret_cast<shm::IngressCursor*>(base);
+          page->first_sequence.store(block.sequence + 1, std::memory_order_relaxed);  // relaxed: nobody knows the file
+          page->blocks[0] = block;
+        });
+  } catch (const Error&) {
+    directory_.remove(ring_file);
+    throw;
+  }
+  shm::PublisherEntry& entry = page_->publishers[found->slot];
+  entry.client.store(client, std::memory_order_relaxed);           // relaxed: published by incarnation
+  entry.incarnation.store(incarnation, std::memory_order_release);  // release(publisher.incarnation): its files count
+  if (old != 0) directory_.remove(cursor_name(found->slot, old));
+  found->incarnation = incarnation;
+  found->client = client;
+  found->closing = false;
+  found->quarantined = false;
+  found->routes.clear();
+  map_ingress(*found);
+  heat(*found);
+  return {found->slot, incarnation, found->name, block.sequence + 1, ring_file, cursor_file};
+}
+
+void Exchange::map_ingress(Ingress& ingress) {
+  const std::string cursor_file = cursor_name(ingress.slot, ingress.incarnation);
+  ingress.cursor_segment = shm::Segment::attach(directory_, cursor_file, shm::SegmentKind::ingress_cursor,
+                                                shm::Access::read_write, cursor_reserve_bytes);
+  ingress.cursor = ingress.cursor_segment.as<shm::IngressCursor>();
+  ingress.topic_map = ingress.cursor_segment.as<shm::Word32>(shm::page_bytes);
+  ingress.block = shm::read_block(ingress.cursor->version, ingress.cursor->blocks);
+  ingress.quarantined = ingress.cursor->quarantined.load(std::memory_order_relaxed) != 0;  // relaxed: X's own word
+  const std::string ring_file = ingress_name(ingress.slot, ingress.incarnation);
+  if (!directory_.exists(ring_file)) return;  // retired: only the totals are left
+  ingress.ring_segment =
+      shm::Segment::attach(directory_, ring_file, shm::SegmentKind::ingress_ring, shm::Access::read_only);
+  ingress.ring_page = ingress.ring_segment.as<shm::IngressRing>();
+  const std::uint64_t ring_bytes = ingress.ring_page->ring_bytes;
+  if (!std::has_single_bit(ring_bytes) || shm::page_bytes + ring_bytes > ingress.ring_segment.bytes()) {
+    throw Error(ErrorCode::damaged, ring_file, "its size does not fit its file");
+  }
+  ingress.reader = ring::RingReader(ingress.ring_segment.data() + shm::page_bytes, ring_bytes,
+                                    &ingress.ring_page->tail, ingress.block.consumed);
+  // A crash between the block and the word: the block counts.
+  ingress.cursor->consumed.store(ingress.block.consumed, std::memory_order_release);  // release(ingress.consumed): read
+  // acquire(cursor.topics): the map's entries below it
+  const std::uint64_t topics = ingress.cursor->topics.load(std::memory_order_acquire);
+  ingress.routes.clear();
+  for (std::uint64_t i = 0; i < topics; ++i) {
+    const std::uint32_t number = ingress.topic_map[i].load(std::memory_order_relaxed);  // relaxed: published by topics
+    ingress.routes.push_back(number == 0 ? nullptr : routes_.route_of(number));
+  }
+}
+
+void Exchange::detach_publisher(Ingress& ingress) {
+  if (ingress.ring_page == nullptr || ingress.closing) return;
+  page_->publishers[ingress.slot].client.store(0, std::memory_order_relaxed);  // relaxed: X's own word
+  ingress.client = 0;
+  ingress.closing = true;
+  ingress.has_bell = false;
+  ingress.bell = shm::Bell{};
+  heat(ingress);
+}
+
+void Exchange::retire_ingress(Ingress& ingress) {
+  std::erase(hot_, &ingress);
+  ingress.hot = false;
+  ingress.closing = false;
+  ingress.ring_page = nullptr;
+  ingress.reader = ring::RingReader{};
+  directory_.remove(ingress_name(ingress.slot, ingress.incarnation));
+  ingress.ring_segment = shm::Segment{};
+}
+
+// ------------------------------------------------------------------------------------------------------------- members
+
+void Exchange::create_ring(Queue& queue) {
+  const std::uint64_t slots = std::bit_ceil(std::uint64_t{queue.options.max_in_flight});
+  const std::uint64_t ring_bytes = queue.options.ring_bytes;
+  const std::uint64_t incarnation = next_file();
+  shm::Segment::create(directory_, ring_name(queue.id, incarnation), shm::SegmentKind::member_ring,
+                       shm::page_bytes + states_bytes(slots) + ring_bytes, generation_, queue.id, [&](std::byte* base) {
+                         auto* page = reinterpret_cast<shm::MemberRing*>(base);
+                         page->ring_bytes = ring_bytes;
+                         page->slots = slots;
+                         page->start_entry = queue.entries;
+                         page->blocks[0].floor_entry = queue.entries;
+                       });
+  queue.ring_incarnation = incarnation;
+  map_ring(queue);
+  queue.ring_block = shm::read_block(queue.ring_page->version, queue.ring_page->blocks);
+  queue.floor_entry = queue.taken = queue.entries;
+  queue.decided = 0;
+  queue.to_backlog = queue.block.backlog_events != 0;
+}
+
+void Exchange::map_ring(Queue& queue) {
+  const std::string name = ring_name(queue.id, queue.ring_incarnation);
+  queue.ring_segment =
+      shm::Segment::attach(directory_, name, shm::SegmentKind::member_ring, shm::Access::read_write);
+  queue.ring_segment.close_fd();
+  queue.ring_page = queue.ring_segment.as<shm::MemberRing>();
+  const std::uint64_t slots = queue.ring_page->slots;
+  const std::uint64_t ring_bytes = queue.ring_page->ring_bytes;
+  const std::uint64_t data = shm::page_bytes + states_bytes(slots);
+  if (!std::has_single_bit(slots) || !std::has_single_bit(ring_bytes) || data + ring_bytes > queue.ring_segment.bytes()) {
+    throw Error(ErrorCode::damaged, name, "its sizes do not fit its file");
+  }
+  queue.slot_mask = slots - 1;
+  queue.states = queue.ring_segment.as<shm::Word8>(shm::page_bytes);
+  queue.ends_storage.assign(slots, 0);
+  queue.ends = queue.ends_storage.data();
+  // relaxed: X is the only writer
+  queue.ring = ring::RingWriter(queue.ring_segment.data() + data, ring_bytes, &queue.ring_page->tail,
+                                queue.ring_page->tail.load(std::memory_order_relaxed), 0);
+  queue.ring.set_head(shm::read_block(queue.ring_page->version, queue.ring_page->blocks).floor_position);
+  queue.has_ring = true;
+}
+
+// A ring that is empty and has no member goes; its totals are folded into the subscription's block by one store.
+void Exchange::retire_ring(Queue& queue) {
+  shm::SubscriptionBlock& block = queue.block;
+  for (std::size_t i = 0; i < shm::delivery_states; ++i) block.totals[i] += queue.ring_block.totals[i];
+  block.delivered += queue.floor_entry - queue.ring_page->start_entry;
+  block.retired_ring = queue.ring_incarnation;
+  block.entries = queue.entries;
+  shm::write_block(queue.state->version, queue.state->blocks, block);
+  directory_.remove(ring_name(queue.id, queue.ring_incarnation));
+  queue.has_ring = false;
+  queue.to_backlog = true;
+  queue.ring = ring::RingWriter{};
+  queue.ring_page = nullptr;
+  queue.states = nullptr;
+  queue.ring_segment = shm::Segment{};
+  queue.ends_storage = {};
+  queue.ring_block = shm::RingBlock{};
+}
+
+MemberGrant Exchange::attach_member(std::uint64_t client, const SubscriptionOptions& options, bool ephemeral,
+                                    const std::vector<std::string>& given) {
+  Queue* queue = ephemeral ? nullptr : find_queue(options.name);
+  if (queue == nullptr) {
+    if (options.patterns.empty()) {
+      throw Error(ErrorCode::not_found, "subscription '" + options.name + "'", "there is none of this name",
+                  "give patterns to create it");
+    }
+    queue = &create_subscription(options, ephemeral);
+  } else {
+    check_same_options(*queue, options, given);
+  }
+  if (queue->has_member() || queue->leaving) {
+    throw Error(ErrorCode::busy, "subscription '" + options.name + "'", "it has a member already",
+                "stop that one, or use another name");
+  }
+  try {
+    if (!queue->has_ring) create_ring(*queue);
+    const std::uint64_t incarnation = next_file();
+    shm::Segment::create(directory_, ack_name(queue->id, incarnation), shm::SegmentKind::ack_page,
+                         ring::ack_page_bytes(queue->slots()), generation_, queue->id, [&](std::byte* base) {
+                           auto* page = reinterpret_cast<shm::AckPage*>(base);
+                           page->slots = queue->slots();
+                           page->start_entry = queue->taken;
+                           // relaxed: nobody knows the file yet
+                           page->taken.store(queue->taken, std::memory_order_relaxed);
+                           page->acked_through.store(queue->taken, std::memory_order_relaxed);  // relaxed: as above
+                           page->refused.store(queue->taken, std::memory_order_relaxed);        // relaxed: as above
+                           page->released.store(queue->taken, std::memory_order_relaxed);       // relaxed: as above
+                         });
+    queue->ack_segment = shm::Segment::attach(directory_, ack_name(queue->id, incarnation), shm::SegmentKind::ack_page,
+                                              shm::Access::read_only);
+    queue->ack_incarnation = incarnation;
+  } catch (const Error&) {
+    if (queue->ephemeral) remove_subscription(*queue);
+    throw;
+  }
+  queue->acks = ring::AckReader(queue->ack_segment.as<shm::AckPage>(), queue->slots());
+  queue->client = client;
+  queue->ring_page->client.store(client, std::memory_order_relaxed);  // relaxed: published by ack_page
+  // release(ring.ack_page): the page's file, and client
+  queue->ring_page->ack_page.store(queue->ack_incarnation, std::memory_order_release);
+  queue->marks.clear();
+  queue->timed_out_below = queue->taken;
+  queue->full_since_ns = 0;
+  queue->to_backlog = queue->block.backlog_events != 0;
+  activate(*queue);
+  return {queue, queue->taken, queue->begin_of(queue->taken), ring_name(queue->id, queue->ring_incarnation),
+          ack_name(queue->id, queue->ack_incarnation)};
+}
+
+void Exchange::detach_member(Queue& queue) {
+  if (!queue.has_member()) return;
+  queue.leaving = true;
+  queue.bell = shm::Bell{};
+  const std::uint64_t now_ns = shm::Environment::now_ns();
+  settle(queue);
+  sweep_verdicts(queue, now_ns);
+  // What is left of the taken ones has no verdict: at-most-once deliveries count as acked, others are delivered again.
+  for (std::uint64_t entry = queue.floor_entry; entry != queue.taken; ++entry) {
+    const std::uint8_t state = queue.state_of(entry);
+    if (state != 0) {
+      if ((state & shm::let_go_bit) == 0) set_state(queue, entry, static_cast<shm::DeliveryState>(state), true);
+    } else if (queue.at_most_once()) {
+      set_state(queue, entry, shm::DeliveryState::acked, true);
+    } else if (!redeliver(queue, entry, shm::DeliveryState::member_died, true, now_ns)) {
+      activate(queue);
+      return;  // no room for the copy: the next tick goes on
+    }
+  }
+  auto& totals = queue.ring_block.totals;
+  for (std::uint64_t entry = queue.floor_entry; entry != queue.taken; ++entry) {
+    ++totals[queue.state_of(entry) & ~shm::let_go_bit];
+  }
+  move_floor(queue, queue.taken);
+  queue.ring_page->ack_page.store(0, std::memory_order_release);  // release(ring.ack_page): everything taken is decided
+  queue.ring_page->client.store(0, std::memory_order_relaxed);    // relaxed: means nothing without ack_page
+  directory_.remove(ack_name(queue.id, queue.ack_incarnation));
+  queue.acks = ring::AckReader{};
+  queue.ack_segment = shm::Segment{};
+  queue.ack_incarnation = queue.client = 0;
+  queue.marks.clear();
+  queue.leaving = false;
+  if (queue.ephemeral) {
+    remove_subscription(queue);
+  } else if (queue.floor_entry == queue.entries) {
+    retire_ring(queue);
+  }
+}
+
+void Exchange::client_gone(std::uint64_t client) {
+  if (client == 0) return;
+  for (const auto& ingress : publishers_) {
+    if (ingress && ingress->client == client) detach_publisher(*ingress);
+  }
+  for (std::size_t i = 0; i < queues_.size(); ++i) {
+    if (queues_[i] && queues_[i]->client == client) detach_member(*queues_[i]);
+  }
+}
+
+}  // namespace ackring::exchange

@@ -1,0 +1,24 @@
+#include "lib/exchange/route_table.hpp"
+
+#include "lib/exchange/queue.hpp"
+
+namespace ackring::exchange {
+
+void RouteTable::refresh(Route& route, std::string_view text, const std::vector<std::unique_ptr<Queue>>& queues) {
+  tree_.find(text, found_);
+  route.sinks.clear();
+  for (const std::uint32_t number : found_) route.sinks.push_back(queues[number].get());
+  route.version = version_;
+}
+
+void RouteTable::add(const std::vector<std::string>& patterns, std::uint32_t number) {
+  for (const std::string& pattern : patterns) tree_.insert(pattern, number);
+  ++version_;
+}
+
+void RouteTable::remove(const std::vector<std::string>& patterns, std::uint32_t number) {
+  for (const std::string& pattern : patterns) tree_.erase(pattern, number);
+  ++version_;
+}
+
+}  // namespace ackring::exchange

@@ -1,0 +1,48 @@
+// Routes: topic → subscriptions, cached per topic and recomputed lazily after a subscription changed.
+// Thread rules: X's thread.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "lib/control/topic_pattern.hpp"
+
+namespace ackring::exchange {
+
+struct Queue;
+
+struct Route {
+  std::uint64_t version = 0;  // of the route table when `sinks` was computed
+  std::uint32_t topic = 0;    // number in the topic table
+  std::vector<Queue*> sinks;
+};
+
+class RouteTable {
+ public:
+  /// The route of a topic; stays where it is as long as the table lives.
+  Route* route_of(std::uint32_t topic) {
+    std::unique_ptr<Route>& route = routes_[topic];
+    if (!route) {
+      route = std::make_unique<Route>();
+      route->topic = topic;
+    }
+    return route.get();
+  }
+  [[nodiscard]] bool current(const Route& route) const noexcept { return route.version == version_; }
+  /// Recomputes the sinks; `queues` is indexed by the numbers given to add().
+  void refresh(Route& route, std::string_view text, const std::vector<std::unique_ptr<Queue>>& queues);
+
+  void add(const std::vector<std::string>& patterns, std::uint32_t number);
+  void remove(const std::vector<std::string>& patterns, std::uint32_t number);
+
+ private:
+  std::uint64_t version_ = 1;
+  control::PatternTree tree_;
+  std::unordered_map<std::uint32_t, std::unique_ptr<Route>> routes_;
+  std::vector<std::uint32_t> found_;
+};
+
+}  // namespace ackring::exchange

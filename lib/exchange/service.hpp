@@ -1,0 +1,77 @@
+// Service: the exchange's side of the control protocol: who is connected, what they ask, who has died.
+// Thread rules: X's thread.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "lib/control/socket.hpp"
+#include "lib/exchange/exchange.hpp"
+#include "lib/shm/directory.hpp"
+
+namespace ackring::exchange {
+
+/// One client incarnation: a process's connection to the bus. It may be away for a while and come back.
+struct Client {
+  control::Socket socket;  // closed while it is away
+  std::uint64_t id = 0;    // 0 before hello
+  std::string name;
+  uid_t uid = 0;
+  shm::UniqueFd lock_file;  // another description of its lock file, to look at the lock
+};
+
+class Service {
+ public:
+  Service(shm::Directory& directory, Exchange& exchange, std::string bus, int epoll_fd);
+  ~Service();
+
+  void accept(control::Socket socket);
+  /// Something came from, or happened to, a client's connection, named by its descriptor.
+  void serve(int fd);
+  /// A doorbell rang.
+  void rang_publisher(std::uint64_t slot);
+  void rang_queue(std::uint64_t index);
+  /// Looks for deaths among clients that are away, and for publishers that were quarantined.
+  void look_for_deaths();
+  [[nodiscard]] bool waits_for_deaths() const noexcept { return !away_.empty(); }
+  /// Tells everybody that the exchange goes.
+  void close_all();
+
+  static std::string lock_name(std::uint64_t client);
+
+ private:
+  using Json = control::Json;
+  struct Reply {
+    Json body = Json::object();
+    std::vector<shm::UniqueFd> descriptors;
+  };
+
+  void handle(int fd, Client& client, control::Message& message);
+  void drop(int fd, const std::string& why);
+  Reply hello(Client& client, const Json& request);
+  Reply publisher(Client& client, const Json& request);
+  Reply publisher_close(Client& client, const Json& request);
+  Reply subscribe(Client& client, const Json& request);
+  Reply unsubscribe(Client& client, const Json& request);
+  Reply settle(Client& client, const Json& request);
+  Reply subscription(Client& client, const std::string& op, const Json& request);
+  Reply stat();
+  shm::Bell new_bell(std::uint64_t tag, Reply& reply);
+  Queue& queue_of(Client& client, const Json& request);
+
+  shm::Directory& directory_;
+  Exchange& exchange_;
+  std::string bus_;
+  int epoll_fd_;
+  std::unordered_map<int, std::unique_ptr<Client>> connected_;            // by socket
+  std::unordered_map<std::uint64_t, std::unique_ptr<Client>> away_;       // by id
+};
+
+/// What an epoll event is about: the kind in the upper half, a number in the lower.
+enum class Source : std::uint64_t { listener = 1, stop = 2, client = 3, publisher = 4, queue = 5 };
+inline std::uint64_t tag(Source source, std::uint64_t number) { return static_cast<std::uint64_t>(source) << 32 | number; }
+
+}  // namespace ackring::exchange

@@ -1,0 +1,306 @@
+#include "lib/exchange/snapshot.hpp"
+
+#include <algorithm>
+#include <charconv>
+#include <chrono>
+#include <cstdio>
+#include <map>
+
+#include "ackring/error.hpp"
+#include "lib/control/subscription_codec.hpp"
+#include "lib/exchange/exchange.hpp"
+#include "lib/exchange/host.hpp"
+#include "lib/shm/versioned.hpp"
+
+namespace ackring::exchange {
+
+using Json = nlohmann::ordered_json;
+using shm::DeliveryState;
+
+namespace {
+
+constexpr std::uint64_t stalled_after_ns = 3'000'000'000;
+
+std::size_t index(DeliveryState state) { return static_cast<std::size_t>(state); }
+
+struct PublisherView {
+  std::string name;
+  shm::IngressBlock block{};
+  std::uint64_t sequence = 0;
+  std::uint64_t back_pressured = 0;
+};
+
+Json describe(const PublisherView& view) {
+  const shm::IngressBlock& block = view.block;
+  const std::uint64_t in_ring = view.sequence > block.sequence ? view.sequence - block.sequence : 0;
+  return {{"name", view.name},
+          {"committed", block.routed + block.unroutable + block.duplicates + block.discarded + in_ring},
+          {"routed", block.routed},
+          {"unroutable", block.unroutable},
+          {"duplicates", block.duplicates},
+          {"discarded", block.discarded},
+          {"in_ring", in_ring},
+          {"back_pressured", view.back_pressured}};
+}
+
+PublisherView view_of(std::string name, const shm::IngressBlock& block, const shm::IngressRing* ring) {
+  PublisherView view{std::move(name), block, block.sequence, 0};
+  if (ring != nullptr) {
+    view.sequence = ring->sequence.load(std::memory_order_relaxed);  // relaxed: a count for people; the publisher writes it
+    view.back_pressured = ring->back_pressured.load(std::memory_order_relaxed);  // relaxed: as above
+  }
+  return view;
+}
+
+Json exchange_part(const shm::ExchangeSegment& page, const char* state) {
+  // relaxed: all of these are notices for people
+  const std::uint64_t started = page.started_unix_ns.load(std::memory_order_relaxed);
+  const double uptime = static_cast<double>(unix_now_ns() - started) / 1e9;
+  const bool alive = std::string_view(state) != "stopped";
+  return {{"state", state},
+          {"pid", alive ? page.pid.load(std::memory_order_relaxed) : 0},       // relaxed: as above
+          {"generation", page.generation.load(std::memory_order_relaxed)},    // relaxed: as above
+          {"uptime_s", alive ? uptime : 0.0}};
+}
+
+}  // namespace
+
+std::uint64_t unix_now_ns() {
+  return static_cast<std::uint64_t>(
+      std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::system_clock::now().time_since_epoch()).count());
+}
+
+Json describe(const SubscriptionView& view) {
+  const shm::SubscriptionBlock& block = view.block;
+  std::array<std::uint64_t, shm::delivery_states> totals = block.totals;
+  std::uint64_t queued = block.backlog_events;
+  std::uint64_t in_flight = 0;
+  std::uint64_t delivered = block.delivered;
+  std::uint64_t oldest = block.matched + 1;  // smallest delivery number that is not settled
+  const bool at_most_once = view.options->guarantee == Guarantee::at_most_once;
+  if (view.ring != nullptr) {
+    for (std::size_t i = 0; i < totals.size(); ++i) totals[i] += view.ring_block.totals[i];
+    delivered += view.taken - view.ring->start_entry;
+    const std::uint64_t slots = view.ring->slots;
+    const auto* base = reinterpret_cast<const std::byte*>(view.ring);
+    const auto* states = reinterpret_cast<const shm::Word8*>(base + shm::page_bytes);
+    const std::byte* data =
+        base + shm::page_bytes + ((slots + shm::page_bytes - 1) & ~(shm::page_bytes - 1));
+    ring::RingReader reader(data, view.ring->ring_bytes, &view.ring->tail, view.ring_block.floor_position);
+    for (std::uint64_t entry = view.ring_block.floor_entry; entry != block.entries; ++entry) {
+      const std::byte* record = reader.peek();
+      if (record == nullptr) break;
+      const auto* header = reinterpret_cast<const shm::RecordHeader*>(record);
+      reader.advance(header->bytes);
+      std::uint8_t state = states[entry & (slots - 1)].load(std::memory_order_relaxed);  // relaxed: X is between stores
+      if (state == 0 && view.moved_state != 0 && entry == view.moved_entry) state = view.moved_state;
+      const bool taken = static_cast<std::int64_t>(view.taken - entry) > 0;
+      if (state != 0) {
+        ++totals[state & ~shm::let_go_bit];
+      } else if (taken && at_most_once) {
+        ++totals[index(DeliveryState::acked)];
+      } else {
+        ++(taken ? in_flight : queued);
+        oldest = std::min(oldest, header->delivery);
+      }
+    }
+  }
+  if (block.backlog_events != 0) {
+    // First deliveries are in order; redelivered ones may stand anywhere.
+    view.walk_backlog([&](std::uint64_t delivery) {
+      oldest = std::min(oldest, delivery);
+      return block.redelivered != 0;
+    });
+  }
+  Json dropped = Json::object();
+  if (block.dropped_newest != 0) dropped["drop-newest"] = block.dropped_newest;
+  if (block.dropped_oldest != 0) dropped["drop-oldest"] = block.dropped_oldest;
+  if (block.dropped_too_large != 0) dropped["too-large"] = block.dropped_too_large;
+  return {{"name", view.options->name},
+          {"patterns", view.options->patterns},
+          {"guarantee", control::to_string(view.options->guarantee)},
+          {"members", view.has_member ? 1 : 0},
+          {"matched", block.matched},
+          {"delivered", delivered},
+          {"acked", totals[index(DeliveryState::acked)]},
+          {"nacked", totals[index(DeliveryState::nacked)]},
+          {"rejected", totals[index(DeliveryState::rejected)]},
+          {"timed_out", totals[index(DeliveryState::timed_out)]},
+          {"redelivered", block.redelivered},
+          {"requeued", 0},
+          {"late_acks", totals[index(DeliveryState::late_ack)]},
+          {"dead_lettered", 0},
+          {"dropped", dropped},
+          {"expired", 0},
+          {"purged", block.purged},
+          {"queued", queued},
+          {"in_flight", in_flight},
+          {"retry_waiting", 0},
+          {"dlq_size", 0},
+          {"dlq_removed", 0},
+          {"last", block.matched},
+          {"committed", oldest - 1},
+          {"lag", block.matched + 1 - oldest}};
+}
+
+Json stat_document(const Exchange& exchange, const std::string& bus) {
+  Json publishers = Json::array();
+  for (const auto& ingress : exchange.publishers()) {
+    if (ingress) publishers.push_back(describe(view_of(ingress->name, ingress->block, ingress->ring_page)));
+  }
+  std::map<std::string, Json> subscriptions;
+  for (const auto& queue : exchange.queues()) {
+    if (!queue) continue;
+    SubscriptionView view;
+    view.options = &queue->options;
+    view.block = queue->block;
+    view.block.entries = queue->entries;
+    view.ring = queue->ring_page;
+    view.ring_block = queue->ring_block;
+    view.taken = queue->taken;
+    view.has_member = queue->has_member();
+    view.walk_backlog = [&](const auto& each) {
+      std::uint64_t position = queue->block.backlog_head;
+      while (const shm::RecordHeader* record = queue->backlog.at(position)) {
+        if (!each(record->delivery)) return;
+        position = log::SegmentLog::next(position, *record);
+      }
+    };
+    subscriptions[queue->options.name] = describe(view);
+  }
+  Json rows = Json::array();
+  for (auto& [name, row] : subscriptions) rows.push_back(std::move(row));
+  return {{"bus", bus},
+          {"exchange", exchange_part(const_cast<Exchange&>(exchange).page(), "running")},
+          {"publishers", std::move(publishers)},
+          {"subscriptions", std::move(rows)}};
+}
+
+// ----------------------------------------------------------------------------------------------------------- from files
+
+namespace {
+
+std::uint64_t number_after(std::string_view name, std::size_t prefix) {
+  std::uint64_t number = 0;
+  std::from_chars(name.data() + std::min(prefix, name.size()), name.data() + name.size(), number);
+  return number;
+}
+
+void walk_log(const shm::Directory& directory, const std::string& prefix, std::uint64_t head, std::uint64_t tail,
+              const std::function<bool(std::uint64_t)>& each) {
+  for (std::uint64_t segment = head >> 32; segment <= tail >> 32; ++segment) {
+    char number[16];
+    std::snprintf(number, sizeof number, "%08u", static_cast<unsigned>(segment));
+    const std::string name = prefix + "." + number;
+    if (!directory.exists(name)) continue;
+    const shm::Segment mapped = shm::Segment::attach(directory, name, shm::SegmentKind::log, shm::Access::read_only);
+    std::uint64_t at = segment == head >> 32 ? head & 0xffffffff : shm::log_data_offset;
+    const std::uint64_t end = segment == tail >> 32 ? tail & 0xffffffff : mapped.bytes();
+    while (at + 16 <= end) {
+      const auto* record = mapped.as<const shm::RecordHeader>(at);
+      if (record->kind != static_cast<std::uint16_t>(shm::RecordKind::event) || record->bytes == 0) break;
+      if (!each(record->delivery)) return;
+      at += record->bytes;
+    }
+  }
+}
+
+Json describe_files(const shm::Directory& directory, std::uint64_t id, const std::vector<std::string>& names,
+                    const shm::ExchangeSegment& page) {
+  const std::string prefix = "sub." + std::to_string(id);
+  const Json definition = Json::parse(directory.read_file(prefix + ".json"));
+  const SubscriptionOptions options = control::options_from_json(
+      definition.at("name"), definition.at("patterns"), control::Json::parse(definition.at("options").dump()));
+  const shm::Segment state = shm::Segment::attach(directory, prefix + ".state", shm::SegmentKind::subscription,
+                                                  shm::Access::read_only);
+  const auto* subscription = state.as<const shm::SubscriptionSegment>();
+  SubscriptionView view;
+  view.options = &options;
+  view.block = shm::read_block(subscription->version, subscription->blocks);
+  shm::Segment ring;
+  shm::Segment acks;
+  for (const std::string& name : names) {
+    if (!name.starts_with(prefix + ".ring.") || name.ends_with(".tmp")) continue;
+    if (number_after(name, prefix.size() + 6) <= view.block.retired_ring) continue;
+    ring = shm::Segment::attach(directory, name, shm::SegmentKind::member_ring, shm::Access::read_only);
+    view.ring = ring.as<const shm::MemberRing>();
+    view.ring_block = shm::read_block(view.ring->version, view.ring->blocks);
+    view.taken = view.ring_block.floor_entry;
+    // acquire(ring.ack_page): client belongs to it
+    const std::uint64_t incarnation = view.ring->ack_page.load(std::memory_order_acquire);
+    if (incarnation == 0 || !directory.exists(Exchange::ack_name(id, incarnation))) continue;
+    acks = shm::Segment::attach(directory, Exchange::ack_name(id, incarnation), shm::SegmentKind::ack_page,
+                                shm::Access::read_only);
+    view.has_member = true;
+    const std::uint64_t taken = ring::AckReader(acks.as<const shm::AckPage>(), view.ring->slots).taken();
+    if (taken - view.taken <= view.block.entries - view.taken) view.taken = taken;
+  }
+  // A redelivery that a dead exchange left half done: its copy counts, so its source does not.
+  for (const shm::Intent& intent : page.intents[0]) {
+    if (intent.n.load(std::memory_order_acquire) != view.block.n || view.block.n == 0 ||  // acquire(intent.n): its record
+        intent.kind.load(std::memory_order_relaxed) !=                                    // relaxed: after n
+            static_cast<std::uint32_t>(shm::TransactionKind::redeliver)) {
+      continue;
+    }
+    view.moved_entry = intent.from.load(std::memory_order_relaxed);                           // relaxed: after n
+    view.moved_state = static_cast<std::uint8_t>(intent.to.load(std::memory_order_relaxed));  // relaxed: after n
+  }
+  view.walk_backlog = [&](const auto& each) {
+    // acquire(backlog.tail): the records before it
+    const std::uint64_t tail = subscription->backlog_tail.load(std::memory_order_acquire);
+    walk_log(directory, prefix + ".backlog", view.block.backlog_head, tail, each);
+  };
+  return describe(view);
+}
+
+}  // namespace
+
+Json stat_document(const shm::Directory& directory, const std::string& bus) {
+  if (!directory.exists("exchange")) {
+    throw Error(ErrorCode::not_found, "bus '" + bus + "'", "there is none in " + directory.path(),
+                "start one with ackring-exchange");
+  }
+  const shm::Segment segment =
+      shm::Segment::attach(directory, "exchange", shm::SegmentKind::exchange, shm::Access::read_only);
+  const auto& page = *segment.as<const shm::ExchangeSegment>();
+  const char* state = "stopped";
+  if (is_served(directory)) {
+    const std::uint64_t tick = page.tick_ns.load(std::memory_order_relaxed);  // relaxed: a sign of life
+    state = shm::Environment::now_ns() - tick > stalled_after_ns ? "stalled" : "running";
+  }
+  Json publishers = Json::array();
+  for (std::size_t slot = 0; slot < shm::max_publishers; ++slot) {
+    const shm::PublisherEntry& entry = page.publishers[slot];
+    const std::uint64_t incarnation =
+        entry.incarnation.load(std::memory_order_acquire);  // acquire(publisher.incarnation): its files
+    const std::string cursor_file = Exchange::cursor_name(static_cast<std::uint16_t>(slot), incarnation);
+    if (incarnation == 0 || !directory.exists(cursor_file)) continue;
+    const shm::Segment cursor =
+        shm::Segment::attach(directory, cursor_file, shm::SegmentKind::ingress_cursor, shm::Access::read_only);
+    const auto* words = cursor.as<const shm::IngressCursor>();
+    shm::Segment ring;
+    const std::string ring_file = Exchange::ingress_name(static_cast<std::uint16_t>(slot), incarnation);
+    if (directory.exists(ring_file)) {
+      ring = shm::Segment::attach(directory, ring_file, shm::SegmentKind::ingress_ring, shm::Access::read_only);
+    }
+    publishers.push_back(describe(view_of(entry.name.data(), shm::read_block(words->version, words->blocks),
+                                          ring.valid() ? ring.as<const shm::IngressRing>() : nullptr)));
+  }
+  std::map<std::uint64_t, std::vector<std::string>> files;
+  for (const std::string& name : directory.list("sub.")) files[number_after(name, 4)].push_back(name);
+  std::map<std::string, Json> subscriptions;
+  for (const auto& [id, names] : files) {
+    const std::string definition = "sub." + std::to_string(id) + ".json";
+    if (std::find(names.begin(), names.end(), definition) == names.end()) continue;
+    const Json row = describe_files(directory, id, names, page);
+    subscriptions[row["name"].get<std::string>()] = row;
+  }
+  Json rows = Json::array();
+  for (auto& [name, row] : subscriptions) rows.push_back(std::move(row));
+  return {{"bus", bus},
+          {"exchange", exchange_part(page, state)},
+          {"publishers", std::move(publishers)},
+          {"subscriptions", std::move(rows)}};
+}
+
+}  // namespace ackring::exchange

@@ -1,0 +1,44 @@
+// The `stat` document: what is in a bus, where, and what became of the rest. Read from shared memory alone: of a live bus by
+// the exchange between two transactions, of a dead one (or of a copied directory) by a tool.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+
+#include <nlohmann/json.hpp>
+
+#include "ackring/options.hpp"
+#include "lib/shm/directory.hpp"
+#include "lib/shm/format.hpp"
+
+namespace ackring::exchange {
+
+class Exchange;
+
+/// One subscription as both kinds of reader see it.
+struct SubscriptionView {
+  const SubscriptionOptions* options = nullptr;
+  shm::SubscriptionBlock block{};
+  const shm::MemberRing* ring = nullptr;  // nullptr: it has none
+  shm::RingBlock ring_block{};
+  std::uint64_t taken = 0;         // entry number, as far as it is possible
+  std::uint64_t moved_entry = 0;   // source of a redelivery whose copy counts already …
+  std::uint8_t moved_state = 0;    // … and what its state byte will be; 0: there is none
+  bool has_member = false;
+  /// Calls `each` with the delivery number of each record of the backlog, oldest first, until it answers false.
+  std::function<void(const std::function<bool(std::uint64_t delivery)>& each)> walk_backlog;
+};
+nlohmann::ordered_json describe(const SubscriptionView& view);
+
+/// The document of a live exchange, from its own thread.
+nlohmann::ordered_json stat_document(const Exchange& exchange, const std::string& bus);
+
+/// The document read from files. `state` of the exchange is "running", "stalled" (its lock is held but its tick is older
+/// than 3 s) or "stopped". Throws Error (not_found: there is no bus).
+nlohmann::ordered_json stat_document(const shm::Directory& directory, const std::string& bus);
+
+/// Unix time in nanoseconds.
+std::uint64_t unix_now_ns();
+
+}  // namespace ackring::exchange

@@ -1,0 +1,164 @@
+// Subscriptions are made, changed, found and removed. A subscription exists when its definition file does.
+#include <algorithm>
+
+#include "ackring/error.hpp"
+#include "lib/control/subscription_codec.hpp"
+#include "lib/exchange/exchange.hpp"
+
+namespace ackring::exchange {
+
+using control::Json;
+
+void Exchange::check_same_options(const Queue& queue, const SubscriptionOptions& options,
+                                  const std::vector<std::string>& given) const {
+  const auto refuse = [&](const std::string& option) {
+    throw Error(ErrorCode::option_mismatch, "subscription '" + queue.options.name + "'",
+                "it exists with another value of '" + option + "'",
+                "leave the option out, or change it with `shmtool subscription update`");
+  };
+  if (!options.patterns.empty()) {
+    std::vector<std::string> have = queue.options.patterns;
+    std::vector<std::string> want = options.patterns;
+    std::sort(have.begin(), have.end());
+    std::sort(want.begin(), want.end());
+    if (have != want) refuse("patterns");
+  }
+  for (const Json& option : control::differing_options(options, queue.options)) {
+    if (std::find(given.begin(), given.end(), option.get<std::string>()) != given.end()) refuse(option);
+  }
+}
+
+Queue* Exchange::find_queue(std::string_view name) noexcept {
+  const auto at = by_name_.find(std::string(name));
+  return at == by_name_.end() ? nullptr : at->second;
+}
+
+Queue* Exchange::find_queue(std::uint64_t id) noexcept {
+  for (const auto& queue : queues_) {
+    if (queue && queue->id == id) return queue.get();
+  }
+  return nullptr;
+}
+
+Ingress* Exchange::find_publisher(std::uint16_t slot, std::uint64_t incarnation) noexcept {
+  if (slot >= publishers_.size() || !publishers_[slot]) return nullptr;
+  Ingress* ingress = publishers_[slot].get();
+  return ingress->incarnation == incarnation && ingress->ring_page != nullptr ? ingress : nullptr;
+}
+
+std::vector<std::uint64_t> Exchange::holders() const {
+  std::vector<std::uint64_t> clients;
+  for (const auto& ingress : publishers_) {
+    if (ingress && ingress->client != 0) clients.push_back(ingress->client);
+  }
+  for (const auto& queue : queues_) {
+    if (queue && queue->client != 0) clients.push_back(queue->client);
+  }
+  std::sort(clients.begin(), clients.end());
+  clients.erase(std::unique(clients.begin(), clients.end()), clients.end());
+  return clients;
+}
+
+Queue& Exchange::add_queue(std::unique_ptr<Queue> queue) {
+  std::size_t index = 0;
+  while (index < queues_.size() && queues_[index]) ++index;
+  if (index == queues_.size()) queues_.emplace_back();
+  queue->index = static_cast<std::uint32_t>(index);
+  routes_.add(queue->options.patterns, queue->index);
+  if (!queue->options.name.empty()) by_name_[queue->options.name] = queue.get();
+  queues_[index] = std::move(queue);
+  return *queues_[index];
+}
+
+void Exchange::save_definition(const Queue& queue) {
+  const Json definition = {{"name", queue.options.name},
+                           {"patterns", queue.options.patterns},
+                           {"ephemeral", queue.ephemeral},
+                           {"options", control::options_to_json(queue.options)}};
+  directory_.write_file("sub." + std::to_string(queue.id) + ".json", definition.dump(2) + "\n");
+}
+
+Queue& Exchange::create_subscription(const SubscriptionOptions& options, bool ephemeral) {
+  control::check_options(options);
+  if (options.patterns.empty()) {
+    throw Error(ErrorCode::invalid_argument, "subscription '" + options.name + "'", "it has no pattern",
+                "give at least one, such as '#'");
+  }
+  if (!ephemeral && find_queue(options.name) != nullptr) {
+    throw Error(ErrorCode::busy, "subscription '" + options.name + "'", "one of this name exists",
+                "update it, or use another name");
+  }
+  if (by_name_.size() >= limits::subscriptions) {
+    throw Error(ErrorCode::no_space, "subscription '" + options.name + "'",
+                "the bus has its 16,384 subscriptions already", "remove some");
+  }
+  const std::uint64_t id = next_file();
+  auto queue = std::make_unique<Queue>(directory_, id, generation_);
+  queue->options = options;
+  queue->ephemeral = ephemeral;
+  if (ephemeral) queue->options.name = "ephemeral-" + std::to_string(id);
+  const std::string state_file = "sub." + std::to_string(id) + ".state";
+  queue->state_segment = shm::Segment::create(
+      directory_, state_file, shm::SegmentKind::subscription, sizeof(shm::SubscriptionSegment), generation_, id,
+      [](std::byte* base) {
+        auto* page = reinterpret_cast<shm::SubscriptionSegment*>(base);
+        page->backlog_tail.store(log::first_position, std::memory_order_relaxed);  // relaxed: nobody knows the file
+        page->blocks[0].backlog_head = log::first_position;
+      });
+  queue->state_segment.close_fd();
+  queue->state = queue->state_segment.as<shm::SubscriptionSegment>();
+  queue->block.backlog_head = log::first_position;
+  queue->backlog.open(log::first_position, log::first_position);
+  try {
+    save_definition(*queue);
+  } catch (const Error&) {
+    directory_.remove(state_file);
+    throw;
+  }
+  return add_queue(std::move(queue));
+}
+
+void Exchange::update_subscription(const SubscriptionOptions& options, const std::vector<std::string>& given) {
+  Queue* queue = find_queue(options.name);
+  if (queue == nullptr) {
+    throw Error(ErrorCode::not_found, "subscription '" + options.name + "'", "there is none of this name", "create it");
+  }
+  Json merged = control::options_to_json(queue->options);
+  const Json wanted = control::options_to_json(options);
+  for (const std::string& option : given) {
+    if (!wanted.contains(option)) continue;
+    const bool fixed = option == "guarantee" || option == "ring_bytes" || option == "max_in_flight";
+    if (fixed && merged[option] != wanted[option]) {
+      throw Error(ErrorCode::invalid_argument, "subscription '" + options.name + "'",
+                  "its " + option + " can't change once it exists", "remove it and create it again");
+    }
+    merged[option] = wanted[option];
+  }
+  const SubscriptionOptions before = queue->options;
+  queue->options = control::options_from_json(
+      before.name, options.patterns.empty() ? before.patterns : options.patterns, merged);
+  try {
+    save_definition(*queue);
+  } catch (const Error&) {
+    queue->options = before;
+    throw;
+  }
+  routes_.remove(before.patterns, queue->index);
+  routes_.add(queue->options.patterns, queue->index);
+}
+
+void Exchange::remove_subscription(Queue& queue) {
+  const std::string prefix = "sub." + std::to_string(queue.id);
+  directory_.remove(prefix + ".json");  // from here on it does not exist; recovery would remove the rest
+  routes_.remove(queue.options.patterns, queue.index);
+  by_name_.erase(queue.options.name);
+  std::erase(active_, &queue);
+  std::erase(touched_, &queue);
+  if (queue.ack_incarnation != 0) directory_.remove(ack_name(queue.id, queue.ack_incarnation));
+  if (queue.has_ring) directory_.remove(ring_name(queue.id, queue.ring_incarnation));
+  queue.backlog.remove_all();
+  directory_.remove(prefix + ".state");
+  queues_[queue.index].reset();
+}
+
+}  // namespace ackring::exchange

@@ -1,0 +1,91 @@
+// Every move of events is a transaction: an intent names it, each sink remembers where its part begins, one store per sink
+// makes that part count, then the counters, then the source. After a crash redo.cpp finishes it from what the sinks hold.
+#include "lib/exchange/exchange.hpp"
+#include "lib/shm/versioned.hpp"
+
+namespace ackring::exchange {
+
+void Exchange::begin(shm::TransactionKind kind, std::uint64_t source, std::uint64_t from, std::uint64_t to) {
+  ++n_;
+  // Two records take turns: the one of transaction n - 1 stays whole until n is stored.
+  shm::Intent& intent = page_->intents[0][n_ & 1];
+  // relaxed: X's thread is the only writer; `n` publishes them.
+  intent.kind.store(static_cast<std::uint32_t>(kind), std::memory_order_relaxed);
+  intent.source.store(source, std::memory_order_relaxed);  // relaxed: published by n
+  intent.from.store(from, std::memory_order_relaxed);      // relaxed: published by n
+  intent.to.store(to, std::memory_order_relaxed);          // relaxed: published by n
+  intent.n.store(n_, std::memory_order_release);           // release(intent.n): the record of transaction n
+  touched_.clear();
+}
+
+void Exchange::touch(Queue& queue) {
+  if (queue.touched_n == n_) return;
+  queue.touched_n = n_;
+  queue.ring_touched = false;
+  queue.backlog_touched = false;
+  queue.dropping = false;
+  if (queue.block.n != n_) {
+    queue.block.n = n_;
+    queue.block.ring_of_n = 0;
+    queue.block.backlog_of_n = 0;
+    queue.block.sequence_of_n = 0;
+  }
+  touched_.push_back(&queue);
+}
+
+namespace {
+// "[base, tail) of this sink belongs to transaction n"; in a redo it says so already.
+void touch_sink(shm::Sink& sink, std::uint64_t n, std::uint64_t tail) {
+  if (sink.n.load(std::memory_order_relaxed) == n) return;  // relaxed: X's thread is the only writer
+  sink.base.store(tail, std::memory_order_relaxed);         // relaxed: published by n
+  sink.n.store(n, std::memory_order_release);               // release(sink.n): base belongs to n
+}
+}  // namespace
+
+void Exchange::touch_ring(Queue& queue) {
+  touch(queue);
+  if (queue.ring_touched) return;
+  queue.ring_touched = true;
+  touch_sink(queue.ring_page->sink, n_, queue.ring.position());
+}
+
+void Exchange::touch_backlog(Queue& queue) {
+  touch(queue);
+  if (queue.backlog_touched) return;
+  queue.backlog_touched = true;
+  touch_sink(queue.state->backlog, n_, queue.backlog.tail());
+}
+
+void Exchange::commit_sinks() {
+  for (Queue* queue : touched_) {
+    if (queue->ring_touched) queue->ring.commit();
+    if (queue->backlog_touched) {
+      // release(backlog.tail): the records before it
+      queue->state->backlog_tail.store(queue->backlog.tail(), std::memory_order_release);
+      keep_limits(*queue);
+    }
+    queue->block.entries = queue->entries;
+    shm::write_block(queue->state->version, queue->state->blocks, queue->block);
+    activate(*queue);
+  }
+}
+
+void Exchange::commit_ingress(Ingress& ingress) {
+  ingress.block.n = n_;
+  ingress.block.consumed = ingress.reader.position();
+  shm::write_block(ingress.cursor->version, ingress.cursor->blocks, ingress.block);
+  // release(ingress.consumed): X reads nothing before it any more
+  ingress.cursor->consumed.store(ingress.block.consumed, std::memory_order_release);
+  shm::fence_for_waker(fence_required_);
+  // relaxed: ordered by the park protocol (shm/park.hpp)
+  if (ingress.ring_page->parked.load(std::memory_order_relaxed) != 0) ingress.bell.ring();
+}
+
+void Exchange::wake_members() {
+  shm::fence_for_waker(fence_required_);
+  for (const Queue* queue : touched_) {
+    if (queue->ring_touched && queue->has_member() && queue->acks.parked()) queue->bell.ring();
+  }
+}
+
+}  // namespace ackring::exchange

@@ -1,0 +1,163 @@
+// The sequence-number ack table: one word per delivery, written by the member only, read by X.
+//
+// Every record that X puts into a member ring is one entry, numbered 0, 1, 2, … over the life of the ring. Entry e has
+// the ack word e mod slots; the word carries the lap e / slots, so that a word left over from an earlier lap, or forged,
+// means nothing. `acked_through` acks many entries with one store. X reading a word is the moment that counts.
+//
+// Ack word: bits 0-3 verdict (0: none), 4-7 count of extensions, 8-31 delay in ms (delay_default: the subscription's
+// back-off), 32-63 low half of the lap.
+//
+// Thread rules: AckWriter: take side one thread; verdicts from any thread, one at a time per entry. AckReader: X's thread.
+// Invariants: 1. taken, released, acked_through and refused only grow (in signed differences, so whoever makes a page
+// starts all four at its first entry). 2. A verdict other than ack is in its word, and `refused` is beyond it, before
+// `acked_through` can pass it; so X looks at `acked_through` first, then at `refused`, then at words. 3. No word is
+// older than 2^31 laps, so that a lap's low half never means two laps (see `forget_old_laps`).
+#pragma once
+
+#include <bit>
+#include <cstdint>
+
+#include "lib/shm/format.hpp"
+
+namespace ackring::ring {
+
+enum class Verdict : std::uint32_t { none = 0, ack = 1, nack = 2, reject = 3, extend = 4, returned = 5 };
+
+inline constexpr std::uint32_t delay_default = 0xffffff;
+
+struct AckWord {
+  static constexpr std::uint64_t make(std::uint64_t lap, Verdict verdict, std::uint32_t delay_ms = delay_default,
+                                      std::uint32_t count = 0) noexcept {
+    return lap << 32 | std::uint64_t{delay_ms & 0xffffff} << 8 | std::uint64_t{count & 0xf} << 4 |
+           static_cast<std::uint64_t>(verdict);
+  }
+  static constexpr Verdict verdict(std::uint64_t word) noexcept { return static_cast<Verdict>(word & 0xf); }
+  static constexpr bool of_lap(std::uint64_t word, std::uint64_t lap) noexcept {
+    return (word >> 32) == (lap & 0xffffffff);
+  }
+};
+
+/// Bytes of the file of an ack page with `slots` (power of two) words.
+constexpr std::size_t ack_page_bytes(std::uint64_t slots) noexcept {
+  return shm::page_bytes + slots * sizeof(shm::Word64);
+}
+
+/// The member's side.
+class AckWriter {
+ public:
+  AckWriter() noexcept = default;
+  explicit AckWriter(shm::AckPage* page) noexcept
+      : page_(page),
+        words_(reinterpret_cast<shm::Word64*>(reinterpret_cast<std::byte*>(page) + shm::page_bytes)),
+        mask_(page->slots - 1),
+        shift_(static_cast<std::uint32_t>(std::countr_zero(page->slots))),
+        next_forget_(page->taken.load(std::memory_order_relaxed) +  // relaxed: only this process writes it
+                     (forget_laps << shift_)) {}
+
+  /// Entries below `entry` are in user code's hands. Before the view is handed out.
+  void taken(std::uint64_t entry) {
+    if (static_cast<std::int64_t>(entry - next_forget_) >= 0) [[unlikely]] {
+      forget_old_laps(entry);
+    }
+    page_->taken.store(entry, std::memory_order_release);  // release(ack.taken): X may charge an attempt for them
+  }
+  /// Views below `entry` are not used any more.
+  void released(std::uint64_t entry) {
+    page_->released.store(entry, std::memory_order_release);  // release(ack.released): the reads of the views are over
+  }
+  /// False: this entry has a verdict already.
+  bool verdict(std::uint64_t entry, Verdict verdict, std::uint32_t delay_ms = delay_default) {
+    shm::Word64& word = words_[entry & mask_];
+    const std::uint64_t lap = entry >> shift_;
+    const std::uint64_t old = word.load(std::memory_order_relaxed);  // relaxed: only this process writes the word
+    if (AckWord::of_lap(old, lap) && AckWord::verdict(old) != Verdict::none) return false;
+    word.store(AckWord::make(lap, verdict, delay_ms),
+               std::memory_order_release);  // release(ack.word): views are let go
+    if (verdict != Verdict::ack) {
+      page_->refused.raise(entry + 1, std::memory_order_release);  // release(ack.refused): the word before it
+    }
+    return true;
+  }
+  /// Acks every entry below `entry` that has no verdict of its own. Any thread.
+  void ack_through(std::uint64_t entry) {
+    page_->acked_through.raise(entry, std::memory_order_release);  // release(ack.through): views are let go
+  }
+  [[nodiscard]] std::uint64_t acked_through() const noexcept {
+    return page_->acked_through.load(std::memory_order_relaxed);  // relaxed: only this process writes it
+  }
+  /// Has the entry a verdict of its own?
+  [[nodiscard]] bool decided(std::uint64_t entry) const noexcept {
+    const std::uint64_t word = words_[entry & mask_].load(std::memory_order_relaxed);  // relaxed: own process's word
+    return AckWord::of_lap(word, entry >> shift_) && AckWord::verdict(word) != Verdict::none;
+  }
+  [[nodiscard]] shm::Word32& parked() noexcept { return page_->parked; }
+
+ private:
+  static constexpr std::uint64_t forget_laps = std::uint64_t{1} << 30;
+
+  /// Clears the words of laps long gone. A slot whose entries are all acked by ack_through keeps its last word for
+  /// ever, and after 2^32 laps it would be a verdict again, on an entry that nobody has looked at.
+  [[gnu::noinline]] void forget_old_laps(std::uint64_t entry) {
+    const std::uint64_t lap = (entry >> shift_) & 0xffffffff;
+    for (std::uint64_t slot = 0; slot <= mask_; ++slot) {
+      const std::uint64_t old = words_[slot].load(std::memory_order_relaxed);  // relaxed: own process's word
+      // The entries in flight are of this lap and the one before; the others' words are only compared by lap.
+      const std::uint64_t age = (lap - (old >> 32)) & 0xffffffff;
+      // relaxed: a cleared word publishes nothing. A verdict that another thread stores meanwhile stays.
+      if (old != 0 && age > 1) (void)words_[slot].compare_exchange(old, 0, std::memory_order_relaxed);
+    }
+    next_forget_ = entry + (forget_laps << shift_);
+  }
+
+  shm::AckPage* page_ = nullptr;
+  shm::Word64* words_ = nullptr;
+  std::uint64_t mask_ = 0;
+  std::uint32_t shift_ = 0;
+  std::uint64_t next_forget_ = 0;  // entry at which words of old laps are cleared next; used by the taking thread
+};
+
+/// X's side. `slots` is X's own knowledge, never read from the page.
+class AckReader {
+ public:
+  AckReader() noexcept = default;
+  AckReader(const shm::AckPage* page, std::uint64_t slots) noexcept
+      : page_(page),
+        words_(reinterpret_cast<const shm::Word64*>(reinterpret_cast<const std::byte*>(page) + shm::page_bytes)),
+        mask_(slots - 1),
+        shift_(static_cast<std::uint32_t>(std::countr_zero(slots))) {}
+
+  [[nodiscard]] bool valid() const noexcept { return page_ != nullptr; }
+  [[nodiscard]] std::uint64_t taken() const noexcept {
+    return page_->taken.load(std::memory_order_acquire);  // acquire(ack.taken): handed out
+  }
+  [[nodiscard]] std::uint64_t released() const noexcept {
+    return page_->released.load(std::memory_order_acquire);  // acquire(ack.released): bytes below may be reused
+  }
+  [[nodiscard]] std::uint64_t acked_through() const noexcept {
+    return page_->acked_through.load(std::memory_order_acquire);  // acquire(ack.through): bytes below may be reused
+  }
+  [[nodiscard]] std::uint64_t refused() const noexcept {
+    return page_->refused.load(std::memory_order_acquire);  // acquire(ack.refused): words below may refuse
+  }
+  /// Verdict of an entry, and its delay; none if the word is of another lap. One read.
+  [[nodiscard]] Verdict verdict(std::uint64_t entry, std::uint32_t* delay_ms = nullptr) const noexcept {
+    const std::uint64_t word =
+        words_[entry & mask_].load(std::memory_order_acquire);  // acquire(ack.word): the view's bytes may be reused
+    if (!AckWord::of_lap(word, entry >> shift_)) return Verdict::none;
+    if (delay_ms != nullptr) *delay_ms = static_cast<std::uint32_t>(word >> 8) & 0xffffff;
+    const Verdict verdict = AckWord::verdict(word);
+    return verdict <= Verdict::returned ? verdict : Verdict::none;
+  }
+  /// Does the member sleep?
+  [[nodiscard]] bool parked() const noexcept {
+    return page_->parked.load(std::memory_order_relaxed) != 0;  // relaxed: ordered by the park protocol (shm/park.hpp)
+  }
+
+ private:
+  const shm::AckPage* page_ = nullptr;
+  const shm::Word64* words_ = nullptr;
+  std::uint64_t mask_ = 0;
+  std::uint32_t shift_ = 0;
+};
+
+}  // namespace ackring::ring

@@ -1,0 +1,76 @@
+// Records: how an event lies in a ring or a log, and how much room it takes.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <string_view>
+
+#include "lib/shm/format.hpp"
+
+namespace ackring::ring {
+
+using shm::AttemptInfo;
+using shm::RecordHeader;
+using shm::RecordKind;
+
+constexpr std::uint64_t align_record(std::uint64_t bytes) noexcept {
+  return (bytes + shm::record_alignment - 1) & ~std::uint64_t{shm::record_alignment - 1};
+}
+
+/// Bytes of the record of an event without AttemptInfo.
+constexpr std::uint64_t record_bytes(std::uint64_t payload, std::uint64_t key, std::uint64_t headers) noexcept {
+  return align_record(sizeof(RecordHeader) + payload + key + headers);
+}
+
+/// Largest payload + key + headers that fits a ring: a record takes at most a quarter of it, less room for AttemptInfo,
+/// so that a redelivery of the largest event fits too.
+constexpr std::uint64_t max_event_bytes(std::uint64_t ring_bytes) noexcept {
+  return ring_bytes / 4 - sizeof(RecordHeader) - sizeof(AttemptInfo);
+}
+
+/// Where the parts of an event record begin. `record` is a record this process may trust (its own, or X's).
+struct EventParts {
+  const RecordHeader* header;
+  const AttemptInfo* attempt;  // nullptr on a first delivery
+  const std::byte* payload;
+  const std::byte* key;
+  const std::byte* headers;
+};
+inline EventParts parts(const std::byte* record) noexcept {
+  EventParts result{};
+  result.header = reinterpret_cast<const RecordHeader*>(record);
+  const std::byte* at = record + sizeof(RecordHeader);
+  if ((result.header->flags & shm::flag_attempt) != 0) {
+    result.attempt = reinterpret_cast<const AttemptInfo*>(at);
+    at += sizeof(AttemptInfo);
+  }
+  result.payload = at;
+  result.key = at + result.header->payload_bytes;
+  result.headers = result.key + result.header->key_bytes;
+  return result;
+}
+
+/// One read of a header that another process may be changing: what is validated is what is used (F26).
+inline RecordHeader read_once(const std::byte* record) noexcept {
+  RecordHeader copy;
+  std::memcpy(&copy, record, sizeof copy);
+  asm volatile("" ::: "memory");  // the compiler must not read the shared bytes a second time
+  return copy;
+}
+
+/// Is this the header of an event or topic record of an ingress ring that fits in `available` bytes? Looks at nothing
+/// but the copy. It may be as large as the ring: that the event is within the limits of the bus is for X to check.
+constexpr bool plausible(const RecordHeader& header, std::uint64_t available) noexcept {
+  if (header.bytes % shm::record_alignment != 0 || header.bytes < sizeof(RecordHeader) || header.bytes > available) {
+    return false;
+  }
+  if (header.kind != static_cast<std::uint16_t>(RecordKind::event) &&
+      header.kind != static_cast<std::uint16_t>(RecordKind::topic)) {
+    return false;
+  }
+  if (header.flags != 0) return false;  // attempts are X's to write
+  return record_bytes(header.payload_bytes, header.key_bytes, header.headers_bytes) == header.bytes;
+}
+
+}  // namespace ackring::ring

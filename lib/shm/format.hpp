@@ -1,0 +1,311 @@
+// Every structure that two processes share, in one place. docs/shm-format.md draws them; tests/tidy holds it to this file.
+//
+// Rules: little-endian; one writer per file; every field has an asserted offset; no implicit padding; a word that is
+// read by another process while it may change is a Word<T>, the rest is written before the file gets its name.
+#pragma once
+
+#include <array>
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <type_traits>
+
+#include "lib/shm/word.hpp"
+
+namespace ackring::shm {
+
+static_assert(std::endian::native == std::endian::little, "ackring's shared layouts are little-endian");
+
+using Word8 = Word<std::uint8_t>;
+using Word32 = Word<std::uint32_t>;
+using Word64 = Word<std::uint64_t>;
+
+inline constexpr std::uint64_t segment_magic = 0x31676e69726b6361;  // "ackring1" in memory
+inline constexpr std::uint32_t layout_version = 1;
+inline constexpr std::size_t page_bytes = 4096;
+
+enum class SegmentKind : std::uint32_t {
+  exchange = 1,      // X writes; one per bus
+  topics = 2,        // X writes; interned topics, append-only
+  ingress_ring = 3,  // a publisher writes
+  ingress_cursor = 4,  // X writes; what it has consumed of one ingress ring
+  subscription = 5,    // X writes; counters and log positions
+  member_ring = 6,     // X writes; records for one member
+  ack_page = 7,        // the member writes
+  log = 8,             // X writes; one segment file of a SegmentLog
+};
+
+/// First bytes of every segment. All but `magic` are written before `magic`, which is stored last with release.
+struct SegmentHeader {
+  Word64 magic;
+  std::uint32_t layout_version;
+  std::uint32_t kind;           // SegmentKind
+  std::uint64_t segment_bytes;  // bytes of the file when it was created (topics and cursor files may grow)
+  std::uint64_t generation;     // generation of the exchange that created it
+  std::array<std::uint8_t, 16> boot_id;
+  std::uint64_t created_unix_ns;
+  std::uint64_t owner;  // publisher slot, subscription id or log segment number
+  std::array<std::uint8_t, 64> reserved;
+};
+
+// ---------------------------------------------------------------------------------------------------------------- rings
+
+enum class RecordKind : std::uint16_t {
+  none = 0,      // zero always means nothing
+  event = 1,
+  padding = 2,   // skip `bytes`; the record did not fit before the end of the ring
+  topic = 3,     // ingress only: payload is the text of topic `topic`, a publisher-local number
+  segment_end = 4,  // logs only: go on at the start of the next segment
+};
+
+/// One record of a ring or a log. Padding records consist of `bytes`, `kind` and `flags` only.
+/// Layout of an event: header, [AttemptInfo if flag_attempt], payload, key, headers, zero to 15 bytes of padding.
+struct RecordHeader {
+  std::uint32_t bytes;  // whole record, a multiple of record_alignment
+  std::uint16_t kind;   // RecordKind
+  std::uint16_t flags;
+  std::uint64_t sequence;      // the publisher's number of the event: 1, 2, 3, …
+  std::uint64_t published_ns;  // CLOCK_MONOTONIC
+  std::uint32_t topic;         // ingress: publisher-local number; elsewhere: number in the bus's topic table
+  std::uint32_t payload_bytes;
+  std::uint32_t headers_bytes;
+  std::uint16_t key_bytes;
+  std::uint16_t publisher;  // slot in the exchange segment; 0 in ingress rings
+  std::uint64_t delivery;   // number within the subscription: 1, 2, 3, …; 0 in ingress rings
+};
+
+inline constexpr std::size_t record_alignment = 16;
+inline constexpr std::uint16_t flag_attempt = 1;
+
+/// Follows the header of a record that was delivered before.
+struct AttemptInfo {
+  std::uint64_t first_delivered_ns;  // CLOCK_MONOTONIC, when the first attempt entered a member's ring
+  std::uint32_t attempt;             // of this delivery: 2, 3, …
+  std::uint32_t cause;               // DeliveryState that ended the attempt before
+};
+
+// ------------------------------------------------------------------------------------------------------------- exchange
+
+inline constexpr std::size_t max_publishers = 1024;
+inline constexpr std::size_t max_shards = 4;
+inline constexpr std::size_t name_bytes = 64;  // names of publishers and subscriptions, with the closing zero
+
+enum class TransactionKind : std::uint32_t { none = 0, route = 1, pump = 2, redeliver = 3 };
+
+/// What X is about to do. `n` is stored last; of the two records of a shard the one with the larger `n` counts.
+struct Intent {
+  Word64 n;
+  Word32 kind;  // TransactionKind
+  Word32 reserved;
+  Word64 source;  // route: publisher slot; pump, redeliver: subscription id
+  Word64 from;    // route: ring position; pump: log position; redeliver: entry number in the member ring
+  Word64 to;      // route: records that begin before this position belong to the transaction
+  std::array<std::uint8_t, 24> padding;
+};
+
+enum class ExchangeState : std::uint32_t { none = 0, recovering = 1, running = 2, stopped = 3 };
+enum class PublisherState : std::uint32_t { none = 0, named = 1, anonymous = 2 };
+
+/// Directory entry of a publisher. The name is written before `state`; `incarnation` names the ring and cursor files.
+struct PublisherEntry {
+  Word32 state;  // PublisherState
+  std::uint32_t reserved;
+  Word64 incarnation;
+  Word64 client;  // client incarnation that holds it, 0: nobody
+  std::array<char, name_bytes> name;
+  std::array<std::uint8_t, 40> padding;
+};
+
+struct ExchangeSegment {
+  SegmentHeader header;
+  Word64 generation;       // +1 at each start of an exchange
+  Word64 pid;              // for people; never decides anything
+  Word64 started_unix_ns;
+  Word32 state;            // ExchangeState
+  Word32 fence_required;   // 1: some process has no membarrier, hot sides fence
+  Word64 next_client;      // last client incarnation given out
+  Word64 next_file;        // last number given to a subscription or incarnation
+  std::array<std::uint8_t, 16> padding0;
+  alignas(64) Word64 tick_ns;  // CLOCK_MONOTONIC of X's last tick: a stale one means stalled
+  std::array<std::uint8_t, 56> padding1;
+  alignas(64) std::array<std::array<Intent, 2>, max_shards> intents;
+  std::array<std::uint8_t, 3328> padding2;
+  std::array<PublisherEntry, max_publishers> publishers;
+};
+
+/// Interned topics. A topic's number is its offset in `arena` divided by 8, plus 1; a TopicText lies there.
+struct TopicsSegment {
+  SegmentHeader header;
+  Word64 arena_bytes;  // used
+  Word64 count;
+  std::array<std::uint8_t, 3952> padding;
+  // the arena follows at page_bytes; the file grows
+};
+
+struct TopicText {
+  std::uint16_t bytes;
+  // the text follows, padded to a multiple of 8 bytes in all
+};
+
+// -------------------------------------------------------------------------------------------------------------- ingress
+
+struct IngressRing {
+  SegmentHeader header;
+  std::uint64_t ring_bytes;      // power of two
+  std::uint64_t start_position;  // of this incarnation
+  std::array<std::uint8_t, 48> padding0;
+  alignas(64) Word64 tail;  // position behind the last committed record
+  Word64 sequence;          // of the last event committed (stored before `tail`)
+  Word64 topics;            // topics defined so far
+  Word64 back_pressured;    // publishes refused or made to wait because the ring was full
+  std::array<std::uint8_t, 32> padding1;
+  alignas(64) Word32 parked;  // 1: the publisher sleeps, ring its bell when `consumed` moves
+  std::array<std::uint8_t, 60> padding2;
+  std::array<std::uint8_t, 3776> padding3;
+  // `ring_bytes` of records follow at page_bytes
+};
+
+/// One of two copies, written whole; the copy `version & 1` counts (shm/versioned.hpp).
+struct IngressBlock {
+  std::uint64_t n;         // transaction that stored this copy
+  std::uint64_t consumed;  // position
+  std::uint64_t sequence;  // of the last event routed or set aside
+  std::uint64_t routed;    // events that matched at least one subscription
+  std::uint64_t unroutable;
+  std::uint64_t duplicates;
+  std::uint64_t discarded;  // invalid
+  std::uint64_t reserved;
+};
+
+struct IngressCursor {
+  SegmentHeader header;
+  alignas(64) Word64 consumed;  // what the publisher reads: everything before it is reusable
+  std::array<std::uint8_t, 56> padding0;
+  alignas(64) Word32 not_polled;  // 1: X sleeps or has this ring off its list; ring the bell after a commit
+  std::array<std::uint8_t, 60> padding1;
+  alignas(64) Word64 version;
+  Word64 topics;  // publisher-local topics mapped so far
+  Word64 first_sequence;  // of this incarnation
+  Word64 quarantined;     // 1: the ring was found damaged and is not read any more
+  std::array<std::uint8_t, 32> padding2;
+  std::array<IngressBlock, 2> blocks;
+  std::array<std::uint8_t, 3648> padding3;
+  // at page_bytes: Word32 per publisher-local topic (1 based at index 0): its number in the topic table; the file grows
+};
+
+// --------------------------------------------------------------------------------------------------------- subscription
+
+/// "The sink holds [base, tail) of transaction n."
+struct Sink {
+  Word64 base;
+  Word64 n;
+};
+
+/// One of two copies, written whole, once per transaction that touches the subscription.
+struct SubscriptionBlock {
+  std::uint64_t n;            // transaction that stored this copy
+  std::uint64_t ring_of_n;    // events of transaction n in the member ring that are counted here
+  std::uint64_t backlog_of_n;  // … in the backlog
+  std::uint64_t sequence_of_n;  // the last event of transaction n that is counted here (its publisher's sequence)
+  std::uint64_t matched;       // = number of the last delivery
+  std::uint64_t entries;       // entry number behind the last record of the member ring
+  std::uint64_t backlog_head;  // log position
+  std::uint64_t backlog_events;
+  std::uint64_t backlog_bytes;
+  std::uint64_t dropped_newest;
+  std::uint64_t dropped_oldest;
+  std::uint64_t purged;
+  std::uint64_t redelivered;
+  std::uint64_t dropped_too_large;  // the record is larger than a quarter of the member ring
+  std::uint64_t delivered;       // entries taken from rings that were retired
+  std::uint64_t retired_ring;    // incarnation of the last ring whose totals were folded into this block
+  std::array<std::uint64_t, 8> totals;  // by DeliveryState, of rings that were retired
+};
+
+/// State of one named queue. Its name, patterns and options are in the JSON file beside it.
+struct SubscriptionSegment {
+  SegmentHeader header;
+  alignas(64) Word64 version;
+  Word64 backlog_tail;  // log position behind the last committed record
+  Sink backlog;
+  std::array<std::uint8_t, 32> padding0;
+  std::array<SubscriptionBlock, 2> blocks;
+  std::array<std::uint8_t, 3520> padding1;
+};
+
+// --------------------------------------------------------------------------------------------------------------- member
+
+enum class DeliveryState : std::uint8_t {
+  pending = 0,
+  acked = 1,
+  nacked = 2,
+  timed_out = 3,
+  rejected = 4,
+  returned = 5,
+  member_died = 6,
+  late_ack = 7,  // counted only: an ack that came after the delivery had timed out
+};
+inline constexpr std::size_t delivery_states = 8;
+inline constexpr std::uint8_t let_go_bit = 0x80;  // in a state byte: the member holds no view of the record any more
+
+/// One of two copies, written whole, when the floor moves.
+struct RingBlock {
+  std::uint64_t floor_entry;     // entries below are settled, let go and counted in totals
+  std::uint64_t floor_position;  // ring position of entry floor_entry
+  std::array<std::uint64_t, delivery_states> totals;
+  std::array<std::uint8_t, 48> padding;
+};
+
+/// Ring of one member, with X's state of every entry that is not yet below the floor.
+struct MemberRing {
+  SegmentHeader header;
+  std::uint64_t ring_bytes;      // power of two
+  std::uint64_t slots;           // power of two; at most this many entries between floor and tail
+  std::uint64_t start_position;
+  std::uint64_t start_entry;
+  std::array<std::uint8_t, 32> padding0;
+  alignas(64) Word64 tail;  // position behind the last committed record
+  std::array<std::uint8_t, 56> padding1;
+  alignas(64) Word64 revoked;  // entries below it that were not taken belong to X again
+  std::array<std::uint8_t, 56> padding2;
+  alignas(64) Word32 acks_wanted;  // 1: X waits for space or credit; ring its bell after a verdict
+  std::array<std::uint8_t, 60> padding3;
+  alignas(64) Sink sink;
+  Word64 client;    // client incarnation of the member, 0: none
+  Word64 ack_page;  // number of the member's ack page, 0: none
+  Word64 version;
+  std::array<std::uint8_t, 24> padding4;
+  std::array<RingBlock, 2> blocks;
+  std::array<std::uint8_t, 3392> padding5;
+  // at page_bytes: `slots` state bytes (Word8), rounded up to pages; then `ring_bytes` of records
+};
+
+/// Written by the member only.
+struct AckPage {
+  SegmentHeader header;
+  std::uint64_t slots;
+  std::uint64_t start_entry;  // of this page: the first entry its member may take
+  std::array<std::uint8_t, 48> padding0;
+  alignas(64) Word64 taken;  // entry number behind the last one handed to user code
+  std::array<std::uint8_t, 56> padding1;
+  alignas(64) Word64 acked_through;  // every entry below it that has no verdict of its own is acked
+  Word64 refused;                    // entry number behind the last one with a verdict other than ack
+  std::array<std::uint8_t, 48> padding2;
+  alignas(64) Word64 released;  // entries below it are let go, verdict or not
+  std::array<std::uint8_t, 56> padding3;
+  alignas(64) Word32 parked;  // 1: the member sleeps, ring its bell after a delivery
+  std::array<std::uint8_t, 60> padding4;
+  std::array<std::uint8_t, 3648> padding5;
+  // at page_bytes: `slots` ack words (Word64)
+};
+
+// ------------------------------------------------------------------------------------------------------------------ log
+
+struct LogSegment {
+  SegmentHeader header;
+  std::array<std::uint8_t, 64> padding;
+  // records follow at log_data_offset
+};
+inline constexpr std::size_t log_data_offset = 192;
+
+}  // namespace ackring::shm

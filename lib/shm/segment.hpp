@@ -1,0 +1,71 @@
+// Segment: one mapped file with a SegmentHeader, mapped through Boost.Interprocess.
+//
+// Creating: temporary name → posix_fallocate (ENOSPC is an error now, never a SIGBUS later) → fill → magic, last, with
+// release → rename. Attaching: size, magic (acquire), layout version and kind are checked before anything else is read.
+// Mappings are MADV_DONTFORK: the child of a fork does not have them.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "lib/shm/descriptor.hpp"
+#include "lib/shm/directory.hpp"
+#include "lib/shm/format.hpp"
+
+namespace ackring::shm {
+
+enum class Access { read_only, read_write };
+
+class Segment {
+ public:
+  Segment() noexcept;
+  Segment(Segment&&) noexcept;
+  Segment& operator=(Segment&&) noexcept;
+  ~Segment();
+
+  /// Creates and allocates a file of `bytes` under `name`, zeroed, calls `fill(base)` and publishes it.
+  /// `reserve_bytes` (>= bytes) is how much address space to map, for files that grow. Throws Error: no_space, …
+  static Segment create(Directory& directory, const std::string& name, SegmentKind kind, std::size_t bytes,
+                        std::uint64_t generation, std::uint64_t owner, const std::function<void(std::byte*)>& fill = {},
+                        std::size_t reserve_bytes = 0);
+  /// Opens and validates an existing file. Throws Error: not_found, permission, damaged, layout_mismatch (names both).
+  static Segment attach(const Directory& directory, const std::string& name, SegmentKind kind, Access access,
+                        std::size_t reserve_bytes = 0);
+  /// The same for a descriptor that came over the control socket; `name` is for messages. Takes the descriptor.
+  static Segment attach(UniqueFd fd, const std::string& name, SegmentKind kind, Access access,
+                        std::size_t reserve_bytes = 0);
+
+  /// Makes the file at least `bytes` long, allocated. Throws Error (no_space).
+  void grow(std::size_t bytes);
+
+  [[nodiscard]] bool valid() const noexcept { return base_ != nullptr; }
+  [[nodiscard]] std::byte* data() const noexcept { return base_; }
+  /// Bytes of the file when it was mapped or last grown.
+  [[nodiscard]] std::size_t bytes() const noexcept { return bytes_; }
+  [[nodiscard]] const std::string& name() const noexcept { return name_; }
+  template <class T>
+  [[nodiscard]] T* as(std::size_t offset = 0) const noexcept {
+    return reinterpret_cast<T*>(base_ + offset);
+  }
+  [[nodiscard]] const SegmentHeader& header() const noexcept { return *as<SegmentHeader>(); }
+  /// The descriptor, kept open only for segments made with create() or attached read_write; -1 otherwise.
+  [[nodiscard]] int fd() const noexcept { return fd_.get(); }
+  /// Closes the descriptor and keeps the mapping.
+  void close_fd() noexcept { fd_.reset(); }
+
+ private:
+  struct Mapping;
+  std::unique_ptr<Mapping> mapping_;
+  std::byte* base_ = nullptr;
+  std::size_t bytes_ = 0;
+  UniqueFd fd_;
+  std::string name_;
+};
+
+/// This boot's id (16 bytes of /proc/sys/kernel/random/boot_id).
+const std::array<std::uint8_t, 16>& boot_id();
+
+}  // namespace ackring::shm

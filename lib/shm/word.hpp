@@ -1,0 +1,53 @@
+// Word<T>: one lock-free integer in shared memory, with one writer. Every access names its memory order.
+//
+// The partners of each release and acquire are named at the call, as `release(label)` and `acquire(label)`;
+// tests/tidy checks that they pair up.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <type_traits>
+
+#include "lib/shm/environment.hpp"
+
+namespace ackring::shm {
+
+template <class T>
+class Word {
+  static_assert(std::is_integral_v<T>);
+  static_assert(std::atomic<T>::is_always_lock_free);
+
+ public:
+  Word() = default;
+
+  [[nodiscard]] T load(std::memory_order order) const noexcept { return value_.load(order); }
+
+  void store(T value, std::memory_order order) {
+    Environment::before_store(this, sizeof(T));
+    value_.store(value, order);
+  }
+
+  /// For words that several threads of one process write (acks): raises the word to `value` if it is below it.
+  void raise(T value, std::memory_order order) {
+    Environment::before_store(this, sizeof(T));
+    T seen = value_.load(std::memory_order_relaxed);  // stale is safe: the exchange below compares again
+    while (static_cast<std::make_signed_t<T>>(value - seen) > 0 &&
+           !value_.compare_exchange_weak(seen, value, order, std::memory_order_relaxed)) {
+    }
+  }
+
+  bool compare_exchange(T expected, T desired, std::memory_order order) {
+    Environment::before_store(this, sizeof(T));
+    // relaxed: of a failure the caller learns only that it failed.
+    return value_.compare_exchange_strong(expected, desired, order, std::memory_order_relaxed);
+  }
+
+ private:
+  std::atomic<T> value_;
+};
+
+static_assert(sizeof(Word<std::uint64_t>) == 8 && sizeof(Word<std::uint32_t>) == 4 && sizeof(Word<std::uint8_t>) == 1);
+
+inline constexpr std::size_t cache_line_bytes = 64;
+
+}  // namespace ackring::shm

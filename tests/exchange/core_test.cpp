@@ -1,0 +1,352 @@
+// The exchange's core step by step: route, deliver, take, ack, settle, backlog, redelivery, restart.
+#include "tests/exchange/core_world.hpp"
+
+#include "ackring/error.hpp"
+
+using namespace ackring;
+using namespace ackring::test;
+
+namespace {
+
+struct World {
+  std::shared_ptr<shm::MemoryDirectory> directory = std::make_shared<shm::MemoryDirectory>();
+  std::unique_ptr<exchange::Exchange> x = std::make_unique<exchange::Exchange>(*directory);
+  std::uint64_t now_ns = 1'000'000'000;
+  std::uint64_t client = x->new_client();
+
+  CorePublisher publisher(const std::string& name = "", std::uint64_t ring_bytes = 64 << 10) {
+    return {*directory, x->attach_publisher(client, name, ring_bytes)};
+  }
+  CoreMember member(const std::string& name, std::vector<std::string> patterns, SubscriptionOptions options = {}) {
+    options.name = name;
+    options.patterns = std::move(patterns);
+    return {*directory, x->attach_member(client, options, name.empty(), {})};
+  }
+  void run() {
+    while (x->step(now_ns)) {
+    }
+  }
+  void tick(std::uint64_t ns = 5'000'000) {
+    now_ns += ns;
+    x->tick(now_ns);
+    run();
+  }
+  nlohmann::ordered_json stat() {
+    const auto live = exchange::stat_document(*x, "test");
+    check_books(live);
+    check_books(exchange::stat_document(*directory, "test"));
+    return live;
+  }
+  void restart() {
+    x.reset();
+    x = std::make_unique<exchange::Exchange>(*directory);
+    run();
+  }
+};
+
+SubscriptionOptions small() {
+  SubscriptionOptions options;
+  options.ring_bytes = 4096;
+  options.max_in_flight = 8;
+  return options;
+}
+
+}  // namespace
+
+TEST_CASE("events reach the rings of matching subscriptions, in order, and are settled by acks") {
+  World world;
+  auto all = world.member("all", {"#"});
+  auto created = world.member("created", {"orders.*.created"});
+  auto publisher = world.publisher();
+  CHECK(publisher.publish("orders.eu.created", "one"));
+  CHECK(publisher.publish("orders.eu.deleted", "two"));
+  CHECK(publisher.publish("orders.us.created", ""));
+  world.run();
+  Seen seen;
+  REQUIRE(all.take(seen));
+  CHECK(seen.payload == "one");
+  CHECK(seen.delivery == 1);
+  REQUIRE(all.take(seen));
+  CHECK(seen.payload == "two");
+  REQUIRE(all.take(seen));
+  CHECK(seen.payload.empty());
+  CHECK(seen.sequence == 3);
+  CHECK_FALSE(all.take(seen));
+  all.ack_through(seen.entry);
+  REQUIRE(created.take(seen));
+  CHECK(created.verdict(seen.entry, ring::Verdict::ack));
+  CHECK_FALSE(created.verdict(seen.entry, ring::Verdict::nack));
+  REQUIRE(created.take(seen));
+  CHECK(seen.sequence == 3);
+  world.tick();
+  const auto stat = world.stat();
+  CHECK(row_of(stat, "all")["acked"] == 3);
+  CHECK(row_of(stat, "all")["lag"] == 0);
+  CHECK(row_of(stat, "created")["acked"] == 1);
+  CHECK(row_of(stat, "created")["in_flight"] == 1);
+  CHECK(row_of(stat, "created")["committed"] == 1);
+}
+
+TEST_CASE("out-of-order acks leave the stuck one in flight and count the rest") {
+  World world;
+  auto member = world.member("s", {"#"});
+  auto publisher = world.publisher();
+  for (int i = 0; i < 10; ++i) publisher.publish("a", std::to_string(i));
+  world.run();
+  std::vector<Seen> taken(10);
+  for (Seen& seen : taken) REQUIRE(member.take(seen));
+  for (int i = 9; i >= 1; --i) member.verdict(taken[i].entry, ring::Verdict::ack);
+  world.tick();
+  auto row = row_of(world.stat(), "s");
+  CHECK(row["acked"] == 9);
+  CHECK(row["in_flight"] == 1);
+  CHECK(row["committed"] == 0);
+  member.verdict(taken[0].entry, ring::Verdict::ack);
+  world.tick();
+  row = row_of(world.stat(), "s");
+  CHECK(row["acked"] == 10);
+  CHECK(row["committed"] == 10);
+}
+
+TEST_CASE("a full ring of one member holds up nobody else, and its events wait in its backlog in order") {
+  World world;
+  auto slow = world.member("slow", {"#"}, small());
+  auto fast = world.member("fast", {"#"});
+  auto publisher = world.publisher();
+  Seen seen;
+  for (int i = 1; i <= 1000; ++i) {
+    while (!publisher.publish("a.b", std::to_string(i))) {
+      world.run();
+      world.now_ns += 2'000'000;
+    }
+    world.run();
+    world.now_ns += 2'000'000;
+    world.run();
+    REQUIRE(fast.take(seen));
+    CHECK(seen.payload == std::to_string(i));
+    fast.verdict(seen.entry, ring::Verdict::ack);
+  }
+  CHECK(row_of(world.stat(), "slow")["queued"] == 1000);
+  for (int i = 1; i <= 1000; ++i) {
+    if (!slow.take(seen)) {
+      world.tick();
+      REQUIRE(slow.take(seen));
+    }
+    CHECK(seen.payload == std::to_string(i));
+    slow.ack_through(seen.entry);
+  }
+  world.tick();
+  const auto row = row_of(world.stat(), "slow");
+  CHECK(row["acked"] == 1000);
+  CHECK(row["lag"] == 0);
+}
+
+TEST_CASE("a nacked, a timed-out and an abandoned delivery come again with the next attempt") {
+  World world;
+  SubscriptionOptions options;
+  options.ack_timeout = std::chrono::milliseconds(50);
+  auto member = world.member("s", {"#"}, options);
+  auto publisher = world.publisher();
+  for (int i = 0; i < 3; ++i) publisher.publish("a", std::to_string(i));
+  world.run();
+  std::vector<Seen> taken(3);
+  for (Seen& seen : taken) REQUIRE(member.take(seen));
+  member.verdict(taken[1].entry, ring::Verdict::nack);
+  world.tick();
+  Seen seen;
+  REQUIRE(member.take(seen));
+  CHECK(seen.delivery == 2);
+  CHECK(seen.attempt == 2);
+  CHECK(seen.payload == "1");
+  member.verdict(seen.entry, ring::Verdict::ack);
+  for (int i = 0; i < 12; ++i) world.tick();
+  REQUIRE(member.take(seen));
+  CHECK(seen.delivery == 1);
+  CHECK(seen.attempt == 2);
+  REQUIRE(member.take(seen));
+  CHECK(seen.delivery == 3);
+  // A late ack lets go of the old view and is counted; the space of the ring moves on.
+  member.verdict(taken[0].entry, ring::Verdict::ack);
+  member.verdict(taken[2].entry, ring::Verdict::ack);
+  world.tick();
+  auto row = row_of(world.stat(), "s");
+  CHECK(row["nacked"] == 1);
+  CHECK(row["timed_out"] == 2);
+  CHECK(row["late_acks"] == 2);
+  CHECK(row["redelivered"] == 3);
+  CHECK(row["in_flight"] == 2);
+  // The member goes: what it had taken comes again, with the next attempt, to the next member.
+  world.x->detach_member(*world.x->find_queue("s"));
+  auto next = world.member("s", {"#"}, options);
+  REQUIRE(next.take(seen));
+  CHECK(seen.delivery == 1);
+  CHECK(seen.attempt == 3);
+  next.verdict(seen.entry, ring::Verdict::ack);
+  REQUIRE(next.take(seen));
+  CHECK(seen.delivery == 3);
+  next.verdict(seen.entry, ring::Verdict::ack);
+  world.tick();
+  CHECK(row_of(world.stat(), "s")["lag"] == 0);
+}
+
+TEST_CASE("a view that is held past its time-out pins its bytes (F47)") {
+  World world;
+  SubscriptionOptions options = small();
+  options.ack_timeout = std::chrono::milliseconds(10);
+  auto member = world.member("s", {"#"}, options);
+  auto publisher = world.publisher();
+  publisher.publish("a", std::string(100, 'x'));
+  world.run();
+  Seen first;
+  REQUIRE(member.take(first));
+  for (int i = 0; i < 5; ++i) world.tick();
+  const std::uint64_t floor = world.x->find_queue("s")->floor_entry;
+  for (int i = 0; i < 200; ++i) {
+    publisher.publish("a", std::string(100, 'y'));
+    world.tick();
+  }
+  CHECK(world.x->find_queue("s")->floor_entry == floor);
+  CHECK(world.x->find_queue("s")->block.backlog_events > 0);
+  member.verdict(first.entry, ring::Verdict::ack);
+  world.tick();
+  CHECK(world.x->find_queue("s")->floor_entry == floor + 1);
+  world.stat();
+}
+
+TEST_CASE("at most once: taken is settled, and space comes back when the next one is taken") {
+  World world;
+  SubscriptionOptions options = small();
+  options.guarantee = Guarantee::at_most_once;
+  auto member = world.member("s", {"#"}, options);
+  auto publisher = world.publisher();
+  Seen seen;
+  for (int i = 1; i <= 100; ++i) {
+    publisher.publish("a", std::to_string(i));
+    world.run();
+    member.release();
+    REQUIRE(member.take(seen));
+    CHECK(seen.sequence == static_cast<std::uint64_t>(i));
+  }
+  world.tick();
+  const auto row = row_of(world.stat(), "s");
+  CHECK(row["acked"] == 100);
+  CHECK(row["in_flight"] == 0);
+  CHECK(row["lag"] == 0);
+}
+
+TEST_CASE("overflow policies: block stops the publisher, drops are counted") {
+  for (const Overflow policy : {Overflow::block, Overflow::drop_newest, Overflow::drop_oldest}) {
+    World world;
+    SubscriptionOptions options = small();
+    options.max_events = 20;
+    options.overflow = policy;
+    options.name = "s";
+    options.patterns = {"#"};
+    world.x->create_subscription(options, false);
+    auto publisher = world.publisher("", 8192);
+    int published = 0;
+    for (int i = 1; i <= 1000; ++i) {
+      if (publisher.publish("a", std::to_string(i))) ++published;
+      world.run();
+    }
+    const auto row = row_of(world.stat(), "s");
+    CAPTURE(static_cast<int>(policy));
+    CHECK(row["queued"] == 20);
+    if (policy == Overflow::block) {
+      CHECK(published < 1000);
+      CHECK(row["matched"] == 20);
+    } else {
+      CHECK(published == 1000);
+      CHECK(row["dropped"][policy == Overflow::drop_newest ? "drop-newest" : "drop-oldest"] == 980);
+      auto member = world.member("s", {});
+      world.run();
+      Seen seen;
+      REQUIRE(member.take(seen));
+      CHECK(seen.payload == (policy == Overflow::drop_newest ? "1" : "981"));
+    }
+  }
+}
+
+TEST_CASE("a restarted exchange goes on where it was") {
+  World world;
+  auto online = world.member("online", {"#"});
+  SubscriptionOptions offline;
+  offline.name = "offline";
+  offline.patterns = {"a.#"};
+  world.x->create_subscription(offline, false);
+  auto publisher = world.publisher("gateway");
+  for (int i = 1; i <= 100; ++i) publisher.publish("a.b", std::to_string(i));
+  world.run();
+  Seen seen;
+  for (int i = 1; i <= 60; ++i) {
+    REQUIRE(online.take(seen));
+    if (i <= 50) online.ack_through(seen.entry);
+  }
+  world.tick();
+  publisher.publish("a.b", "101");  // committed, not yet routed
+  const auto before = row_of(world.stat(), "online");
+  world.restart();
+  const auto after = row_of(world.stat(), "online");
+  CHECK(after["acked"] == before["acked"]);
+  CHECK(after["in_flight"] == before["in_flight"]);
+  for (int i = 61; i <= 101; ++i) {
+    REQUIRE(online.take(seen));
+    CHECK(seen.payload == std::to_string(i));
+    CHECK(seen.attempt == 1);
+  }
+  online.ack_through(seen.entry);
+  world.tick();
+  CHECK(row_of(world.stat(), "online")["acked"] == 101);
+  auto late = world.member("offline", {"a.#"});
+  world.run();
+  for (int i = 1; i <= 101; ++i) {
+    REQUIRE(late.take(seen));
+    CHECK(seen.payload == std::to_string(i));
+  }
+}
+
+TEST_CASE("publishers: names are held once, sequences go on, anonymous slots are used again") {
+  World world;
+  auto member = world.member("s", {"#"});
+  auto first = world.publisher("gateway");
+  CHECK_THROWS_AS(world.publisher("gateway"), Error);
+  first.publish("a", "1");
+  first.publish("a", "2");
+  world.x->detach_publisher(*world.x->find_publisher(first.slot(), first.incarnation()));
+  auto second = world.publisher("gateway");
+  second.publish("a", "3");
+  world.tick();
+  Seen seen;
+  for (std::uint64_t i = 1; i <= 3; ++i) {
+    REQUIRE(member.take(seen));
+    CHECK(seen.sequence == i);
+  }
+  std::uint16_t slot = 0;
+  for (int i = 0; i < 3000; ++i) {
+    auto anonymous = world.publisher("", 4096);
+    if (i > 0) CHECK(anonymous.slot() == slot);
+    slot = anonymous.slot();
+    world.x->detach_publisher(*world.x->find_publisher(slot, anonymous.incarnation()));
+    world.tick();
+  }
+  CHECK(world.directory->list("pub.").size() == 3);  // gateway's ring and cursor, the slot's last cursor
+}
+
+TEST_CASE("an event of an unknown topic number, a rewound sequence, a broken record: counted or quarantined") {
+  World world;
+  auto member = world.member("s", {"#"});
+  auto good = world.publisher("good");
+  auto bad = world.publisher("bad");
+  bad.publish("a", "x");
+  world.run();
+  auto ring = shm::Segment::attach(*world.directory, exchange::Exchange::ingress_name(bad.slot(), bad.incarnation()),
+                                   shm::SegmentKind::ingress_ring, shm::Access::read_write);
+  ring.as<shm::IngressRing>()->tail.store(1 << 30, std::memory_order_release);
+  good.publish("a", "y");
+  world.run();
+  CHECK(world.x->find_publisher(bad.slot(), bad.incarnation())->quarantined);
+  Seen seen;
+  REQUIRE(member.take(seen));
+  REQUIRE(member.take(seen));
+  CHECK(seen.payload == "y");
+}

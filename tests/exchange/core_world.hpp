@@ -1,0 +1,167 @@
+// A bus without processes: the real exchange on anonymous memory, and clients that write and read the shared bytes by the
+// same ring and ack classes as the library's endpoints. Everything runs on the calling thread, so that a test decides what
+// happens when.
+#pragma once
+
+#include <doctest/doctest.h>
+
+#include <cstring>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "lib/exchange/exchange.hpp"
+#include "lib/exchange/snapshot.hpp"
+#include "lib/shm/directory.hpp"
+
+namespace ackring::test {
+
+struct Seen {
+  std::string publisher;
+  std::uint64_t sequence;
+  std::uint64_t delivery;
+  std::uint32_t attempt;
+  std::uint64_t entry;
+  std::string payload;
+};
+
+class CorePublisher {
+ public:
+  CorePublisher(shm::Directory& directory, const exchange::PublisherGrant& grant)
+      : slot_(grant.slot), incarnation_(grant.incarnation), sequence_(grant.next_sequence - 1) {
+    ring_ = shm::Segment::attach(directory, grant.ring_file, shm::SegmentKind::ingress_ring, shm::Access::read_write);
+    cursor_ = shm::Segment::attach(directory, grant.cursor_file, shm::SegmentKind::ingress_cursor,
+                                   shm::Access::read_only);
+    auto* page = ring_.as<shm::IngressRing>();
+    writer_ = ring::RingWriter(ring_.data() + shm::page_bytes, page->ring_bytes, &page->tail,
+                               page->tail.load(std::memory_order_relaxed), 0);
+  }
+
+  /// False when the ring has no room.
+  bool add(const std::string& topic, const std::string& payload) {
+    writer_.set_head(cursor_.as<shm::IngressCursor>()->consumed.load(std::memory_order_acquire));
+    std::uint32_t& number = topics_[topic];
+    if (number == 0) {
+      const std::uint32_t next = static_cast<std::uint32_t>(topics_.size());
+      if (!write(shm::RecordKind::topic, next, 0, topic)) {
+        topics_.erase(topic);
+        return false;
+      }
+      number = next;
+    }
+    if (!write(shm::RecordKind::event, number, sequence_ + 1, payload)) return false;
+    ++sequence_;
+    return true;
+  }
+  void commit() {
+    ring_.as<shm::IngressRing>()->sequence.store(sequence_, std::memory_order_relaxed);
+    writer_.commit();
+  }
+  bool publish(const std::string& topic, const std::string& payload) {
+    const bool added = add(topic, payload);
+    commit();
+    return added;
+  }
+  [[nodiscard]] std::uint64_t sequence() const { return sequence_; }
+  [[nodiscard]] std::uint16_t slot() const { return slot_; }
+  [[nodiscard]] std::uint64_t incarnation() const { return incarnation_; }
+
+ private:
+  bool write(shm::RecordKind kind, std::uint32_t topic, std::uint64_t sequence, const std::string& payload) {
+    shm::RecordHeader header{};
+    header.bytes = static_cast<std::uint32_t>(ring::record_bytes(payload.size(), 0, 0));
+    header.kind = static_cast<std::uint16_t>(kind);
+    header.sequence = sequence;
+    header.published_ns = 1;
+    header.topic = topic;
+    header.payload_bytes = static_cast<std::uint32_t>(payload.size());
+    std::byte* to = writer_.claim(header.bytes);
+    if (to == nullptr) return false;
+    std::memcpy(to, &header, sizeof header);
+    std::memcpy(to + sizeof header, payload.data(), payload.size());
+    writer_.advance(header.bytes);
+    return true;
+  }
+
+  std::uint16_t slot_;
+  std::uint64_t incarnation_;
+  std::uint64_t sequence_;
+  shm::Segment ring_;
+  shm::Segment cursor_;
+  ring::RingWriter writer_;
+  std::map<std::string, std::uint32_t> topics_;
+};
+
+class CoreMember {
+ public:
+  CoreMember(shm::Directory& directory, const exchange::MemberGrant& grant)
+      : name(grant.queue->options.name), entry_(grant.entry) {
+    ring_ = shm::Segment::attach(directory, grant.ring_file, shm::SegmentKind::member_ring, shm::Access::read_only);
+    acks_ = shm::Segment::attach(directory, grant.ack_file, shm::SegmentKind::ack_page, shm::Access::read_write);
+    const auto* page = ring_.as<const shm::MemberRing>();
+    const std::uint64_t states = (page->slots + shm::page_bytes - 1) & ~(shm::page_bytes - 1);
+    reader_ = ring::RingReader(ring_.data() + shm::page_bytes + states, page->ring_bytes, &page->tail, grant.position);
+    writer_ = ring::AckWriter(acks_.as<shm::AckPage>());
+  }
+
+  /// Takes one delivery; false if there is none.
+  bool take(Seen& seen) {
+    const std::byte* record = reader_.peek();
+    if (record == nullptr) return false;
+    const ring::EventParts event = ring::parts(record);
+    writer_.taken(entry_ + 1);
+    seen.publisher = std::to_string(event.header->publisher);
+    seen.sequence = event.header->sequence;
+    seen.delivery = event.header->delivery;
+    seen.attempt = event.attempt != nullptr ? event.attempt->attempt : 1;
+    seen.entry = entry_++;
+    seen.payload.assign(reinterpret_cast<const char*>(event.payload), event.header->payload_bytes);
+    reader_.advance(event.header->bytes);
+    return true;
+  }
+  bool verdict(std::uint64_t entry, ring::Verdict verdict) { return writer_.verdict(entry, verdict); }
+  void ack_through(std::uint64_t entry) { writer_.ack_through(entry + 1); }
+  void release() { writer_.released(entry_); }
+  shm::AckPage* page() { return acks_.as<shm::AckPage>(); }
+
+  std::string name;
+
+ private:
+  std::uint64_t entry_;
+  shm::Segment ring_;
+  shm::Segment acks_;
+  ring::RingReader reader_;
+  ring::AckWriter writer_;
+};
+
+/// Does the identity of the books hold for every subscription of a stat document, and that of each publisher?
+inline void check_books(const nlohmann::ordered_json& stat) {
+  INFO(stat.dump(1));
+  for (const auto& row : stat["subscriptions"]) {
+    std::uint64_t places = 0;
+    for (const char* place : {"acked", "queued", "in_flight", "retry_waiting", "dlq_size", "dlq_removed", "expired",
+                              "purged"}) {
+      places += row[place].get<std::uint64_t>();
+    }
+    for (const auto& [reason, count] : row["dropped"].items()) places += count.get<std::uint64_t>();
+    CHECK(row["matched"].get<std::uint64_t>() == places);
+    CHECK(row["last"].get<std::uint64_t>() == row["committed"].get<std::uint64_t>() + row["lag"].get<std::uint64_t>());
+  }
+  for (const auto& row : stat["publishers"]) {
+    CHECK(row["committed"].get<std::uint64_t>() ==
+          row["routed"].get<std::uint64_t>() + row["unroutable"].get<std::uint64_t>() +
+              row["duplicates"].get<std::uint64_t>() + row["discarded"].get<std::uint64_t>() +
+              row["in_ring"].get<std::uint64_t>());
+  }
+}
+
+inline nlohmann::ordered_json row_of(const nlohmann::ordered_json& stat, const std::string& name) {
+  for (const auto& row : stat["subscriptions"]) {
+    if (row["name"] == name) return row;
+  }
+  FAIL("no subscription " << name);
+  return {};
+}
+
+}  // namespace ackring::test

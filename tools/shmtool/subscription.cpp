@@ -1,0 +1,102 @@
+// shmtool subscription create|update|remove|ls.
+#include <memory>
+#include <vector>
+
+#include <fmt/format.h>
+
+#include "tools/common/program.hpp"
+#include "tools/common/table.hpp"
+#include "tools/common/units.hpp"
+#include "tools/shmtool/commands.hpp"
+#include "tools/shmtool/subscription_options.hpp"
+
+namespace ackring::tools {
+namespace {
+
+struct NamedOptions {
+  std::string name;
+  std::vector<std::string> patterns;
+  SubscriptionArguments arguments;
+};
+
+int create(const Globals& globals, const NamedOptions& options) {
+  SubscriptionOptions wanted;
+  wanted.name = options.name;
+  wanted.patterns = options.patterns;
+  options.arguments.apply(wanted);
+  open_bus(globals).create_subscription(wanted);
+  return status_done;
+}
+
+int update(const Globals& globals, const NamedOptions& options) {
+  Bus bus = open_bus(globals);
+  SubscriptionOptions wanted = bus.subscription(options.name);
+  wanted.name = options.name;
+  if (!options.patterns.empty()) wanted.patterns = options.patterns;
+  options.arguments.apply(wanted);
+  bus.update_subscription(wanted);
+  return status_done;
+}
+
+int list(const Globals& globals, bool json) {
+  const nlohmann::json subscriptions = stat_document(globals).at("subscriptions");
+  if (json) {
+    print(subscriptions.dump() + "\n");
+    return status_done;
+  }
+  Table table({"SUBSCRIPTION", "PATTERNS", "GUARANTEE", ">MEMBERS", ">QUEUED", ">IN FLIGHT"});
+  for (const auto& subscription : subscriptions) {
+    std::vector<std::string> patterns = subscription.at("patterns");
+    table.add({subscription.at("name"), fmt::format("{}", fmt::join(patterns, " ")), subscription.at("guarantee"),
+               subscription.at("members").dump(), format_count(subscription.at("queued").get<std::uint64_t>()),
+               format_count(subscription.at("in_flight").get<std::uint64_t>())});
+  }
+  print(table.text());
+  return status_done;
+}
+
+void add_changes(CLI::App& group, Globals& globals) {
+  CLI::App& create_command = add_command(
+      group, "create", "Create a subscription; events that match wait in it",
+      "Example:\n  shmtool subscription create billing 'orders.#' --ack-timeout 5s --max-events 100000 --overflow drop-oldest");
+  auto created = std::make_shared<NamedOptions>();
+  create_command.add_option("NAME", created->name, "Name of the subscription")->required();
+  create_command.add_option("PATTERN", created->patterns, "Patterns of topics")->required();
+  created->arguments.add_to(create_command);
+  create_command.callback([&globals, created] { globals.run = [&globals, created] { return create(globals, *created); }; });
+
+  CLI::App& update_command = add_command(
+      group, "update", "Change what was given; the rest stays",
+      "Guarantee and ring sizes can't change.\n\nExample:\n  shmtool subscription update billing --ack-timeout 10s");
+  auto updated = std::make_shared<NamedOptions>();
+  update_command.add_option("NAME", updated->name, "Name of the subscription")->required();
+  update_command.add_option("PATTERN", updated->patterns, "New patterns, instead of all old ones");
+  updated->arguments.add_to(update_command);
+  update_command.callback([&globals, updated] { globals.run = [&globals, updated] { return update(globals, *updated); }; });
+}
+
+}  // namespace
+
+void add_subscription(CLI::App& app, Globals& globals) {
+  CLI::App& group = add_command(app, "subscription", "Create, change, remove and list subscriptions", "");
+  group.require_subcommand(1);
+  add_changes(group, globals);
+
+  CLI::App& remove_command = add_command(group, "remove", "Remove a subscription with everything in it",
+                                         "A subscription with a live member is busy (exit status 3).");
+  auto name = std::make_shared<std::string>();
+  remove_command.add_option("NAME", *name, "Name of the subscription")->required();
+  remove_command.callback([&globals, name] {
+    globals.run = [&globals, name] {
+      open_bus(globals).remove_subscription(*name);
+      return int{status_done};
+    };
+  });
+
+  CLI::App& list_command = add_command(group, "ls", "List the subscriptions of a bus", "");
+  auto json = std::make_shared<bool>(false);
+  list_command.add_flag("--json", *json, "One JSON array, as in stat --json");
+  list_command.callback([&globals, json] { globals.run = [&globals, json] { return list(globals, *json); }; });
+}
+
+}  // namespace ackring::tools

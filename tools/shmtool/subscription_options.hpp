@@ -1,0 +1,43 @@
+// The options of a subscription on a command line: `sub`, `subscription create` and `subscription update` share them.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <CLI/CLI.hpp>
+
+#include "ackring/bus.hpp"
+
+namespace ackring::tools {
+
+/// Options as they were given; what was not given leaves an existing subscription as it is.
+class SubscriptionArguments {
+ public:
+  /// Adds them to a command. This object must live as long as `app`.
+  void add_to(CLI::App& app);
+  /// Sets what was given in `options`.
+  void apply(SubscriptionOptions& options) const;
+  /// Throws Failure (status_usage) where something given, or `patterns` if there are any, differs from `existing`.
+  void require_same(const SubscriptionOptions& existing, const std::vector<std::string>& patterns) const;
+
+ private:
+  struct Given {
+    std::string name;
+    std::string text;
+    std::function<void(SubscriptionOptions&)> set;
+    std::function<bool(const SubscriptionOptions&, const SubscriptionOptions&)> same;
+  };
+  template <class T>
+  void add(CLI::App& app, const std::string& name, const std::string& type, const std::string& description,
+           T SubscriptionOptions::*field, std::function<T(const std::string&)> parse);
+
+  std::vector<Given> given_;
+};
+
+/// The options of subscription `name`, or nothing if there is none.
+[[nodiscard]] std::optional<SubscriptionOptions> find_subscription(Bus& bus, const std::string& name);
+
+}  // namespace ackring::tools
