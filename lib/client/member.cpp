@@ -155,9 +155,9 @@ void Member::disarm() {
 }
 
 int Member::fd() {
+  const ForkGuard::Hold held = ForkGuard::hold();  // before `mutex_`, as the keeper does in resumed()
   const std::lock_guard lock(mutex_);
   if (epoll_ || !guard_.open()) return epoll_.get();
-  const ForkGuard::Hold held = ForkGuard::hold();
   shm::UniqueFd epoll(::epoll_create1(EPOLL_CLOEXEC));
   shm::UniqueFd news(::eventfd(1, EFD_NONBLOCK | EFD_CLOEXEC));  // readable at first: there may be something already
   epoll_event event{};

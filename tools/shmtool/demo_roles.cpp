@@ -117,7 +117,7 @@ void demo_subscriber(const DemoPlan& plan, const DemoSubscription& subscription,
   std::uint64_t acked = 0;
   std::uint64_t wrong = 0;
   while (true) {
-    const auto delivery = subscriber.take(std::chrono::milliseconds(50));
+    auto delivery = subscriber.take(std::chrono::milliseconds(50));
     if (!delivery) {
       if (told_to_end(channel)) break;
       continue;

@@ -1,0 +1,296 @@
+// Kills the exchange before every single shared store of a scenario, runs the real recovery, lets everything drain, and
+// asserts the exact books: every event once and in order at first delivery, no first delivery twice, counters equal to what
+// the members saw. Then every second death inside recovery for a sample of first deaths (all of them with ACKRING_DEEP=1).
+//
+// The exchange lives on anonymous memory; death is an exception thrown from the environment in place of the store. The
+// members' and publishers' stores are not counted: they belong to other processes.
+#include <cstdio>
+#include <cstdlib>
+#include <set>
+
+#include "lib/shm/environment.hpp"
+#include "tests/exchange/core_world.hpp"
+
+using namespace ackring;
+using namespace ackring::test;
+
+namespace {
+
+struct Death {};
+
+struct KillHook final : shm::EnvironmentHook {
+  std::uint64_t stores = 0;
+  std::uint64_t die_before = ~std::uint64_t{0};
+  void before_store(const void* /*where*/, std::size_t /*bytes*/) override {
+    if (stores++ == die_before) throw Death{};
+  }
+  std::uint64_t now_ns() override { return 0; }
+};
+
+constexpr int subscriptions = 4;
+const char* const names[subscriptions] = {"all", "tiny", "offline", "once"};
+
+// A scenario runs in steps; what clients do happens between the exchange's steps and is never interrupted.
+class Scenario {
+ public:
+  explicit Scenario(KillHook& hook) : hook_(hook) { start(); }
+  ~Scenario() { x_.reset(); }
+
+  /// Runs it all, restarting the exchange whenever it dies. True if it died at least `deaths` times.
+  int run() {
+    connect();
+    for (int round = 0; round < 12; ++round) {
+      publish(round);
+      exchange([&] { x_->step(now_ns_); });
+      consume(round);
+      now_ns_ += 6'000'000;
+      exchange([&] { x_->tick(now_ns_); });
+      if (round == 7) leave();
+    }
+    for (int i = 0; i < 400; ++i) {
+      now_ns_ += 6'000'000;
+      exchange([&] {
+        x_->tick(now_ns_);
+        while (x_->step(now_ns_)) {
+        }
+      });
+      consume(100);
+    }
+    check();
+    return deaths_;
+  }
+
+ private:
+  // Does one thing of the exchange's; when it dies in it, a new one recovers, dying again as the hook says.
+  template <class Step>
+  void exchange(Step step) {
+    try {
+      shm::Environment::hook = &hook_;
+      step();
+      shm::Environment::hook = nullptr;
+    } catch (const Death&) {
+      shm::Environment::hook = nullptr;
+      ++deaths_;
+      start();
+    }
+  }
+
+  void start() {
+    while (true) {
+      x_.reset();
+      try {
+        shm::Environment::hook = second_ != nullptr && deaths_ > 0 ? second_ : nullptr;
+        x_ = std::make_unique<exchange::Exchange>(*directory_);
+        shm::Environment::hook = nullptr;
+        return;
+      } catch (const Death&) {
+        shm::Environment::hook = nullptr;
+        second_ = nullptr;
+        ++deaths_;
+      }
+    }
+  }
+
+ public:
+  void die_again(KillHook* hook) { second_ = hook; }
+
+ private:
+  void connect() {
+    const std::uint64_t client = x_->new_client();
+    for (int i = 0; i < subscriptions; ++i) {
+      SubscriptionOptions options;
+      options.name = names[i];
+      options.patterns = {i == 1 ? "a.*" : "#"};
+      options.ring_bytes = i == 1 ? 4096 : 16384;
+      options.max_in_flight = i == 1 ? 4 : 64;
+      options.ack_timeout = std::chrono::milliseconds(20);
+      if (i == 3) options.guarantee = Guarantee::at_most_once;
+      if (i == 2) {
+        x_->create_subscription(options, false);
+      } else {
+        members_[i] = std::make_unique<CoreMember>(*directory_, x_->attach_member(client, options, false, {}));
+      }
+    }
+    for (int i = 0; i < 2; ++i) {
+      publishers_.push_back(
+          std::make_unique<CorePublisher>(*directory_, x_->attach_publisher(client, i == 0 ? "one" : "two", 4096)));
+    }
+  }
+
+  void publish(int round) {
+    for (std::size_t i = 0; i < publishers_.size(); ++i) {
+      for (int event = 0; event < 3; ++event) {
+        const std::string topic = event == 1 ? "b.x.y" : "a.x";
+        if (publishers_[i]->add(topic, std::string(static_cast<std::size_t>(round) * 9, 'p'))) {
+          expected_[static_cast<int>(i)].push_back(topic);
+        }
+      }
+      publishers_[i]->commit();
+    }
+  }
+
+  // Takes what is there; acks most, nacks some, forgets some (they time out), all on the first attempt.
+  void consume(int round) {
+    for (int i = 0; i < subscriptions; ++i) {
+      if (!members_[i]) continue;
+      if (i == 1 && round < 8) continue;  // the tiny one is slow: its ring fills and its backlog is used
+      if (i == 3) members_[i]->release();
+      Seen seen;
+      while (members_[i]->take(seen)) {
+        record(i, seen);
+        if (i == 3) {
+          members_[i]->release();
+          continue;
+        }
+        if (seen.attempt == 1 && seen.delivery % 7 == 3) {
+          members_[i]->verdict(seen.entry, ring::Verdict::nack);
+          ++nacks_[i];
+        } else if (seen.attempt == 1 && seen.delivery % 7 == 5) {
+          forgotten_[i].push_back(seen.entry);
+        } else {
+          members_[i]->verdict(seen.entry, ring::Verdict::ack);
+        }
+        if (forgotten_[i].size() > 3) let_go(i);
+      }
+    }
+    if (round == 100) {
+      for (int i = 0; i < subscriptions; ++i) let_go(i);
+    }
+  }
+
+  // The views of deliveries that have timed out by now are let go: their late verdicts mean no more than that.
+  void let_go(int i) {
+    std::vector<std::uint64_t> waiting;
+    for (const std::uint64_t entry : forgotten_[i]) {
+      const exchange::Queue* queue = x_->find_queue(names[i]);
+      const bool above = entry - queue->floor_entry < queue->entries - queue->floor_entry;
+      if (above && queue->state_of(entry) == 0) {
+        waiting.push_back(entry);
+      } else {
+        members_[i]->verdict(entry, ring::Verdict::ack);
+      }
+    }
+    forgotten_[i] = waiting;
+  }
+
+  void leave() {
+    exchange([&] { x_->detach_member(*x_->find_queue("all")); });
+    exchange::Queue* queue = x_->find_queue("all");
+    if (queue->has_member()) exchange([&] { x_->detach_member(*x_->find_queue("all")); });
+    members_[0].reset();
+    forgotten_[0].clear();
+    SubscriptionOptions options = x_->find_queue("all")->options;
+    options.patterns.clear();
+    members_[0] = std::make_unique<CoreMember>(*directory_, x_->attach_member(77, options, false, {}));
+  }
+
+  void record(int i, const Seen& seen) {
+    const int publisher = std::stoi(seen.publisher);
+    auto& last = last_sequence_[i][publisher];
+    if (seen.attempt == 1) {
+      CHECK_MESSAGE(seen.sequence > last, "subscription ", names[i], " saw a first delivery twice or out of order");
+      last = seen.sequence;
+      ++first_[i];
+      settled_[i].insert(seen.delivery);
+    } else {
+      CHECK(settled_[i].contains(seen.delivery));
+    }
+  }
+
+  void check() {
+    exchange::Queue* offline = x_->find_queue("offline");
+    SubscriptionOptions options = offline->options;
+    members_[2] = std::make_unique<CoreMember>(*directory_, x_->attach_member(88, options, false, {}));
+    for (int i = 0; i < 60; ++i) {
+      now_ns_ += 6'000'000;
+      x_->tick(now_ns_);
+      while (x_->step(now_ns_)) {
+      }
+      consume(100);
+    }
+    x_->tick(now_ns_ += 6'000'000);
+    const auto stat = exchange::stat_document(*x_, "crash");
+    check_books(stat);
+    check_books(exchange::stat_document(*directory_, "crash"));
+    for (int i = 0; i < subscriptions; ++i) {
+      std::uint64_t expected = 0;
+      for (const auto& [publisher, topics] : expected_) {
+        for (const std::string& topic : topics) expected += i != 1 || topic == "a.x" ? 1 : 0;
+      }
+      const auto row = row_of(stat, names[i]);
+      INFO("subscription ", names[i], ": ", row.dump());
+      CHECK(row["matched"] == expected);
+      CHECK(first_[i] == expected);
+      CHECK(row["acked"] == expected);
+      CHECK(row["lag"] == 0);
+      CHECK(row["queued"] == 0);
+    }
+  }
+
+  KillHook& hook_;
+  KillHook* second_ = nullptr;
+  std::shared_ptr<shm::MemoryDirectory> directory_ = std::make_shared<shm::MemoryDirectory>();
+  std::unique_ptr<exchange::Exchange> x_;
+  std::unique_ptr<CoreMember> members_[subscriptions];
+  std::vector<std::unique_ptr<CorePublisher>> publishers_;
+  std::map<int, std::vector<std::string>> expected_;
+  std::map<int, std::uint64_t> last_sequence_[subscriptions];
+  std::set<std::uint64_t> settled_[subscriptions];
+  std::uint64_t first_[subscriptions] = {};
+  std::uint64_t nacks_[subscriptions] = {};
+  std::vector<std::uint64_t> forgotten_[subscriptions];
+  std::uint64_t now_ns_ = 1'000'000'000;
+  int deaths_ = 0;
+};
+
+}  // namespace
+
+TEST_CASE("the exchange may die before any shared store: the books are exact after recovery") {
+  KillHook count;
+  {
+    Scenario scenario(count);
+    REQUIRE(scenario.run() == 0);
+  }
+  const std::uint64_t points = count.stores;
+  REQUIRE(points > 1000);
+  const char* from = std::getenv("ACKRING_POINT");
+  std::uint64_t reached = 0;
+  for (std::uint64_t n = from != nullptr ? std::strtoull(from, nullptr, 10) : 0; n < points; ++n) {
+    CAPTURE(n);
+    KillHook hook;
+    hook.die_before = n;
+    Scenario scenario(hook);
+    if (scenario.run() > 0) ++reached;
+    if (from != nullptr) break;
+  }
+  std::printf("crash points covered: %llu of %llu\n", static_cast<unsigned long long>(reached),
+              static_cast<unsigned long long>(points));
+  if (from == nullptr) CHECK(reached == points);
+}
+
+TEST_CASE("it may die again at any store of the recovery") {
+  KillHook count;
+  {
+    Scenario scenario(count);
+    scenario.run();
+  }
+  const bool deep = std::getenv("ACKRING_DEEP") != nullptr;
+  const std::uint64_t stride = deep ? 1 : 41;
+  std::uint64_t pairs = 0;
+  for (std::uint64_t n = 0; n < count.stores; n += stride) {
+    for (std::uint64_t m = 0;; m += deep ? 1 : 3) {
+      CAPTURE(n);
+      CAPTURE(m);
+      KillHook first;
+      first.die_before = n;
+      KillHook second;
+      second.die_before = m;
+      Scenario scenario(first);
+      scenario.die_again(&second);
+      if (scenario.run() < 2) break;  // recovery has fewer than m stores
+      ++pairs;
+    }
+  }
+  std::printf("pairs of crash points covered: %llu\n", static_cast<unsigned long long>(pairs));
+  CHECK(pairs > 100);
+}

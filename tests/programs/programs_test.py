@@ -1,0 +1,469 @@
+#!/usr/bin/env python3
+"""Runs ackring-exchange and shmtool as a user does, each group on a bus directory of its own.
+
+  programs_test.py --exchange PATH --shmtool PATH [--group NAME]
+
+Exit status, output, signals, closed pipes and books are checked as docs and --help promise them. No check sleeps for
+something to happen: each waits for a condition, with a deadline.
+"""
+import argparse
+import contextlib
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+ARGUMENTS = None
+PATIENCE = 20
+
+
+class Programs(unittest.TestCase):
+    """A directory for buses, and the two programs in it."""
+
+    def setUp(self):
+        parent = "/dev/shm" if os.access("/dev/shm", os.W_OK) else "/tmp"
+        self.directory = tempfile.mkdtemp(prefix="ackring-test-", dir=parent)
+        self.addCleanup(shutil.rmtree, self.directory, ignore_errors=True)
+        self.environment = {**os.environ, "ACKRING_DIR": self.directory, "ACKRING_BUS": "test"}
+
+    def start(self, program, *arguments, **options):
+        options.setdefault("stdout", subprocess.PIPE)
+        options.setdefault("stderr", subprocess.PIPE)
+        process = subprocess.Popen([program, *arguments], env=self.environment, **options)
+
+        def end():
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+            for stream in (process.stdin, process.stdout, process.stderr):
+                if stream:
+                    with contextlib.suppress(OSError):
+                        stream.close()
+
+        self.addCleanup(end)
+        return process
+
+    def exchange(self, *arguments):
+        process = self.start(ARGUMENTS.exchange, *arguments)
+        line = process.stdout.readline().decode()
+        self.assertRegex(line, r"^ready bus=\S+ dir=\S+ pid=%d\n$" % process.pid)
+        return process
+
+    def tool(self, *arguments, status=0, stdin=b""):
+        """Runs shmtool to its end; stdout as bytes. A failure must be exactly one line on stderr."""
+        done = subprocess.run([ARGUMENTS.shmtool, *arguments], env=self.environment, input=stdin,
+                              capture_output=True, timeout=PATIENCE, check=False)
+        self.assertEqual(done.returncode, status, (arguments, done.stdout[-500:], done.stderr))
+        if status:
+            self.assertRegex(done.stderr.decode(), r"^shmtool: [^\n]+\n$", arguments)
+        else:
+            self.assertEqual(done.stderr, b"", arguments)
+        self.error = done.stderr.decode()
+        return done.stdout
+
+    def subscriber(self, *arguments):
+        """A `shmtool sub --name …` that has joined its subscription."""
+        name = arguments[arguments.index("--name") + 1]
+        process = self.start(ARGUMENTS.shmtool, "sub", *arguments)
+        self.wait_until(lambda: self.books(name, {"members": 0})["members"] == 1, f"{name} has joined")
+        return process
+
+    def stat(self):
+        return json.loads(self.tool("stat", "--json"))
+
+    def books(self, name, default=None):
+        for subscription in self.stat()["subscriptions"]:
+            if subscription["name"] == name:
+                places = sum(subscription[key] for key in ("acked", "queued", "in_flight", "retry_waiting", "dlq_size",
+                                                           "dlq_removed", "expired", "purged"))
+                self.assertEqual(subscription["matched"], places + sum(subscription["dropped"].values()), subscription)
+                return subscription
+        self.assertIsNotNone(default, f"no subscription {name}")
+        return default
+
+    def wait_until(self, condition, what):
+        deadline = time.monotonic() + PATIENCE
+        while not condition():
+            self.assertLess(time.monotonic(), deadline, f"not in time: {what}")
+            time.sleep(0.01)
+
+    def finish(self, process, status=0):
+        out, error = process.communicate(timeout=PATIENCE)
+        self.assertEqual(process.returncode, status, error)
+        return out
+
+
+class Exchange(Programs):
+    def test_ready_serve_end(self):
+        process = self.exchange()
+        self.assertEqual(self.tool("ping"), b"test serves\n")
+        second = self.start(ARGUMENTS.exchange)
+        _, error = second.communicate(timeout=PATIENCE)
+        self.assertEqual(second.returncode, 3)
+        self.assertIn(str(process.pid), error.decode())
+        self.assertEqual(error.count(b"\n"), 1)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            process.send_signal(number)
+            self.finish(process)
+            process = self.exchange()
+        self.assertEqual(json.loads(self.tool("ls", "--json"))[0]["state"], "running")
+
+    def test_options(self):
+        for arguments in (["--help"], ["--version"]):
+            done = subprocess.run([ARGUMENTS.exchange, *arguments], capture_output=True, check=True)
+            self.assertIn(b"ackring-exchange", done.stdout)
+        for arguments in (["--bogus"], ["--wait", "sometimes"], ["--socket-mode", "999"], ["--socket-group", "no such"],
+                          ["--cpu", "-1"], ["--cpu", "100000"], ["--bus", "a/b"], ["--bus", ".."]):
+            done = subprocess.run([ARGUMENTS.exchange, *arguments], env=self.environment, capture_output=True,
+                                  timeout=PATIENCE, check=False)
+            self.assertEqual((done.returncode, done.stderr.count(b"\n")), (2, 1), (arguments, done.stderr))
+        self.exchange("--bus", "other", "--wait", "park", "--cpu", "0", "--socket-mode", "0660")
+        self.tool("ping", "--bus", "other")
+        self.assertEqual(os.stat(f"{self.directory}/other/exchange.sock").st_mode & 0o777, 0o660)
+
+    def test_service_manager_is_told(self):
+        import socket
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+            path = f"{self.directory}/notify"
+            manager.bind(path)
+            manager.settimeout(PATIENCE)
+            self.environment["NOTIFY_SOCKET"] = path
+            process = self.exchange()
+            self.assertIn(b"READY=1", manager.recv(1000))
+            process.terminate()
+            self.assertIn(b"STOPPING=1", manager.recv(1000))
+
+    def test_no_exchange(self):
+        for command in (["pub", "a"], ["sub", "a"], ["stat"], ["ping", "--timeout", "20ms"],
+                        ["subscription", "create", "s", "a"], ["subscription", "remove", "s"]):
+            self.tool(*command, status=3)
+        self.assertEqual(json.loads(self.tool("ls", "--json")), [])
+        self.tool("ls", "--dir", f"{self.directory}/missing", status=3)
+
+    def test_usage(self):
+        self.assertIn(b"COMMAND", self.tool("--help"))
+        self.assertIn(b"shmtool ", self.tool("--version"))
+        for command in ("ls", "ping", "stat", "pub", "sub", "subscription", "bench", "demo"):
+            self.assertIn(b"--help", self.tool(command, "--help"))
+        for wrong in ([], ["nonsense"], ["stat", "--bogus"], ["pub"], ["sub"], ["ping", "--timeout", "5x"],
+                      ["ping", "--timeout"], ["sub", "a", "--verdict", "reject"], ["sub", "a", "--format", "xml"],
+                      ["sub", "a", "--count", "0"], ["stat", "--bus", "a/b"], ["subscription"]):
+            self.tool(*wrong, status=2)
+
+
+class Pub(Programs):
+    def setUp(self):
+        super().setUp()
+        self.exchange()
+        self.tool("subscription", "create", "all", "#")
+
+    def taken(self, count, *arguments):
+        lines = self.tool("sub", "--name", "all", "--count", str(count), "--timeout", "10s", *arguments)
+        return [json.loads(line) for line in lines.splitlines()] if not arguments else lines
+
+    def test_one_event(self):
+        self.assertEqual(self.tool("pub", "a.b", '{"x":  1.0}', "--key", "k", "--header", "h=v", "--header", "e=",
+                                   "--name", "me"), b"published 1 events\n")
+        self.tool("pub", "ls")  # a topic may be called like a command
+        self.tool("--bus", "test", "pub", "a", "[1,2]", "--dir", self.directory)
+        for data in ("{}", "-5", "text", '"quoted"'):
+            self.tool("pub", "d", data)
+        events = self.taken(7)
+        self.assertEqual({key: events[0][key] for key in ("topic", "key", "headers", "publisher", "sequence", "delivery",
+                                                          "attempt", "data")},
+                         {"topic": "a.b", "key": "k", "headers": {"h": "v", "e": ""}, "publisher": "me", "sequence": 1,
+                          "delivery": 1, "attempt": 1, "data": {"x": 1.0}})
+        self.assertEqual(list(events[0]), ["topic", "key", "headers", "publisher", "sequence", "delivery", "attempt",
+                                           "published_ns", "data"])
+        self.assertLess(abs(events[0]["published_ns"] - time.time_ns()), 60e9)
+        self.assertEqual([event["data"] for event in events[1:]], ["", [1, 2], {}, -5, "text", "quoted"])
+        self.assertEqual(self.books("all")["acked"], 7)
+
+    def test_ndjson_byte_for_byte(self):
+        payloads = ['{"a" : [1, "]}" ]}', "1.50", "null", "true", '[ ]']
+        lines = [f'{{"topic":"t.{i}", "data" : {data} , "key":"k{i}"}}' for i, data in enumerate(payloads)]
+        lines.append(r'{"data":"a\u00fc\n","topic":"t.s","headers":{"n":"v"}}')
+        lines.append('{"data_base64":"/wE=","topic":"t.b"}')
+        self.assertEqual(self.tool("pub", "--ndjson", "-", stdin="\n\n".join(lines).encode()), b"published 7 events\n")
+        raw = self.taken(7, "--format", "raw")
+        self.assertEqual(raw, "".join(payloads).encode() + "aü\n".encode() + b"\xff\x01")
+
+    def test_lines_repeat_count_rate(self):
+        path = pathlib.Path(self.directory) / "lines"
+        path.write_bytes(b"one\n\nthree")
+        self.assertEqual(self.tool("pub", "t", "--lines", str(path), "--repeat", "2"), b"published 6 events\n")
+        self.assertEqual(self.tool("pub", "t", "--lines", "-", "--repeat", "2", stdin=b"x\ny\n"), b"published 4 events\n")
+        self.assertEqual(self.tool("pub", "t", "--lines", str(path), "--count", "2"), b"published 2 events\n")
+        self.assertEqual([event["data"] for event in self.taken(12)],
+                         ["one", "", "three"] * 2 + ["x", "y"] * 2 + ["one", ""])
+        start = time.monotonic()
+        self.assertEqual(self.tool("pub", "t", "--count", "11", "--rate", "50"), b"published 11 events\n")
+        self.assertGreaterEqual(time.monotonic() - start, 0.2)
+        self.tool("pub", "t", "--lines", "-", "--repeat", "3")  # an empty input stays empty
+        self.tool("pub", "t", "--count", "1000", "--rate", "1", "--timeout", "100ms", status=1)
+
+    def test_bad_input_loses_nothing(self):
+        good = b'{"topic":"t","data":1}\n'
+        for bad in (b"{", b"[1]", b'{"topic":"t"}', b'{"data":1}', b'{"topic":5,"data":1}', b'{"topic":"a b","data":1}',
+                    b'{"topic":"t","data":1,"headers":{"a":1}}', b'{"topic":"t","data":1}\0', b'{"topic":"t","data":"\xff"}'):
+            out = self.tool("pub", "--ndjson", "-", stdin=good + good + bad + b"\n" + good, status=2)
+            self.assertEqual(out, b"published 2 events\n", bad)
+            self.assertIn("stdin:3: ", self.error)
+        self.tool("pub", "--ndjson", f"{self.directory}/none", status=2)
+        self.tool("pub", "t", "--lines", "-", "--ring", "4KiB", stdin=b"x" * 1025 + b"\n", status=2)
+        self.tool("pub", "t", "--header", "novalue", status=2)
+        self.tool("pub", "t", "d", "--rate", "0", status=2)
+        self.assertEqual(self.books("all")["matched"], 18)
+
+    def test_signal_ends_cleanly(self):
+        process = self.start(ARGUMENTS.shmtool, "pub", "t", "--lines", "-", stdin=subprocess.PIPE)
+        process.stdin.write(b"a\nb\n")
+        process.stdin.flush()
+        self.wait_until(lambda: self.books("all")["matched"] == 2, "two events are routed")
+        process.send_signal(signal.SIGTERM)
+        process.wait(PATIENCE)
+        self.assertEqual((process.returncode, process.stdout.read()), (0, b"published 2 events\n"))
+
+    def test_waits_for_a_new_exchange(self):
+        process = self.start(ARGUMENTS.shmtool, "pub", "t", "--lines", "-", stdin=subprocess.PIPE)
+        process.stdin.write(b"a\n")
+        process.stdin.flush()
+        self.wait_until(lambda: self.books("all")["matched"] == 1, "one event is routed")
+        pid = self.stat()["exchange"]["pid"]
+        os.kill(pid, signal.SIGKILL)
+        process.stdin.write(b"b\n")
+        process.stdin.close()
+        process.stdin = None
+        self.wait_until(lambda: json.loads(self.tool("ls", "--json"))[0]["state"] == "stopped", "the exchange is dead")
+        self.exchange()
+        self.assertEqual(self.finish(process), b"published 2 events\n")
+        self.assertEqual([event["data"] for event in self.taken(2)], ["a", "b"])
+
+
+class Sub(Programs):
+    def setUp(self):
+        super().setUp()
+        self.process = self.exchange()
+
+    def test_count_and_timeout(self):
+        self.tool("subscription", "create", "s", "a.#")
+        self.tool("pub", "a.b", "x", "--count", "5")
+        self.tool("pub", "b", "y")
+        self.assertEqual(self.tool("sub", "--name", "s", "--count", "3", "--format", "topic"), b"a.b\n" * 3)
+        self.assertEqual(self.books("s")["acked"], 3)
+        self.assertEqual(self.books("s")["delivered"], 3)  # one at a time, no more than --count
+        self.assertEqual(self.tool("sub", "--name", "s", "--count", "3", "--format", "raw", "--timeout", "300ms", status=1), b"xx")
+        self.assertEqual(self.tool("sub", "--name", "s", "--timeout", "100ms"), b"")
+        self.assertEqual(self.tool("sub", "zzz", "--timeout", "100ms"), b"")
+        self.assertEqual(self.books("s")["acked"], 5)
+
+    def test_verdicts(self):
+        self.tool("subscription", "create", "s", "#")
+        self.tool("pub", "a", "x", "--count", "2")
+        held = self.tool("sub", "--name", "s", "--verdict", "none", "--count", "2", "--format", "raw")
+        self.assertEqual(held, b"xx")
+        again = [json.loads(line) for line in self.tool("sub", "--name", "s", "--count", "2", "--timeout", "10s").splitlines()]
+        self.assertEqual([(event["delivery"], event["attempt"]) for event in again], [(1, 2), (2, 2)])
+        self.assertEqual(self.books("s")["acked"], 2)
+
+    def test_signal_gives_back(self):
+        for number in (signal.SIGINT, signal.SIGTERM):
+            process = self.subscriber("#", "--name", "s", "--format", "raw")
+            self.tool("pub", "a", "x")
+            self.assertEqual(os.read(process.stdout.fileno(), 10), b"x")
+            process.send_signal(number)
+            self.finish(process)
+        self.assertEqual(self.books("s")["acked"], 2)
+
+    def test_closed_pipe(self):
+        process = self.subscriber("#", "--name", "s")
+        process.stdout.close()
+        process.stdout = None
+        process.wait(PATIENCE)  # noticed without any event
+        self.assertEqual(process.returncode, 0)
+        process = self.subscriber("#", "--name", "s", "--count", "3")
+        os.kill(process.pid, signal.SIGSTOP)
+        process.stdout.close()
+        process.stdout = None
+        self.tool("pub", "a", "x", "--count", "3")
+        os.kill(process.pid, signal.SIGCONT)
+        process.wait(PATIENCE)
+        self.assertEqual(process.returncode, 0)
+        again = self.tool("sub", "--name", "s", "--count", "3", "--timeout", "10s")  # nothing that was not printed is lost
+        self.assertEqual(again.count(b"\n"), 3)
+
+    def test_named_options(self):
+        self.tool("subscription", "create", "s", "a.#", "--ack-timeout", "5s", "--max-in-flight", "100")
+        self.tool("sub", "--name", "s", "--timeout", "50ms")
+        self.tool("sub", "a.#", "--name", "s", "--ack-timeout", "5000ms", "--max-in-flight", "128", "--timeout", "50ms")
+        self.tool("sub", "--name", "s", "--ack-timeout", "30s", "--timeout", "50ms", status=2)
+        self.tool("sub", "b", "--name", "s", "--timeout", "50ms", status=2)
+        self.tool("sub", "--name", "none", "--timeout", "50ms", status=1)
+        self.tool("sub", "a..b", "--timeout", "50ms", status=2)
+        self.subscriber("--name", "s")
+        self.tool("sub", "--name", "s", "--timeout", "50ms", status=3)
+        self.tool("subscription", "remove", "s", status=3)
+
+    def test_waits_for_a_new_exchange(self):
+        process = self.subscriber("#", "--name", "s", "--count", "2", "--format", "raw")
+        self.tool("pub", "a", "1")
+        self.process.kill()
+        self.process.wait()
+        self.assertEqual(os.read(process.stdout.fileno(), 10), b"1")
+        self.exchange()
+        self.tool("pub", "a", "2")
+        self.assertEqual(self.finish(process), b"2")
+
+    def test_data_of_any_kind(self):
+        self.tool("subscription", "create", "s", "#")
+        self.tool("pub", "--ndjson", "-", stdin=b'{"topic":"a","data":"[1,\\n2]"}\n{"topic":"a","data_base64":"AP8="}\n'
+                                                b'{"topic":"a","data":"\\u0000"}\n')
+        lines = self.tool("sub", "--name", "s", "--count", "3").splitlines()
+        self.assertEqual(len(lines), 3)
+        first, second, third = map(json.loads, lines)
+        self.assertEqual((first["data"], second["data_base64"], third["data"]), ("[1,\n2]", "AP8=", "\0"))
+
+
+class Stat(Programs):
+    def test_live_dead_and_missing(self):
+        process = self.exchange()
+        self.tool("subscription", "create", "s", "a.*", "b")
+        self.tool("pub", "a.b", "--count", "3", "--name", "p")
+        self.tool("pub", "c", "--name", "p")
+        live = self.stat()
+        self.assertEqual((live["bus"], live["exchange"]["state"], live["exchange"]["pid"]), ("test", "running", process.pid))
+        publisher = next(entry for entry in live["publishers"] if entry["name"] == "p")
+        self.assertEqual((publisher["committed"], publisher["routed"], publisher["unroutable"], publisher["in_ring"]), (4, 3, 1, 0))
+        books = self.books("s")
+        self.assertEqual((books["matched"], books["queued"], books["patterns"]), (3, 3, ["a.*", "b"]))
+        self.assertEqual(set(books) >= {
+            "name", "patterns", "guarantee", "members", "matched", "delivered", "acked", "nacked", "rejected", "timed_out",
+            "redelivered", "requeued", "late_acks", "dead_lettered", "dropped", "expired", "purged", "queued", "in_flight",
+            "retry_waiting", "dlq_size", "dlq_removed", "last", "committed", "lag"}, True)
+        self.assertEqual(json.loads(self.tool("stat", "s", "--json"))["name"], "s")
+        self.assertIn(b"SUBSCRIPTION", self.tool("stat"))
+        self.assertIn(b"matched", self.tool("stat", "s"))
+        self.tool("stat", "none", status=1)
+        self.tool("stat", "--bus", "none", status=3)
+
+        os.kill(process.pid, signal.SIGSTOP)  # its tick stands still: stalled after three seconds
+        self.wait_until(lambda: json.loads(self.tool("ls", "--json"))[0]["state"] == "stalled", "the exchange is stalled")
+        self.assertEqual(self.stat()["exchange"]["state"], "stalled")
+        os.kill(process.pid, signal.SIGCONT)
+        process.kill()
+        process.wait()
+        dead = self.stat()
+        self.assertEqual(dead["exchange"]["state"], "stopped")
+        self.assertEqual(dead["subscriptions"], live["subscriptions"])
+        self.assertEqual(self.books("s")["matched"], 3)
+        listed = json.loads(self.tool("ls", "--json"))
+        self.assertEqual([(bus["bus"], bus["state"], bus["queued"]) for bus in listed], [("test", "stopped", 3)])
+        self.assertIn(b"stopped", self.tool("ls"))
+
+
+class Subscription(Programs):
+    def test_life(self):
+        self.exchange()
+        self.tool("subscription", "create", "s", "a.#", "b", "--guarantee", "at-most-once", "--max-events", "5",
+                  "--max-bytes", "1MiB", "--overflow", "drop-newest", "--max-deliveries", "3", "--ring", "64KiB")
+        self.tool("subscription", "create", "s", "a", status=3)
+        self.tool("subscription", "create", "t", status=2)
+        self.tool("subscription", "create", "t", "a", "--ack-timeout", "1us", status=2)
+        self.tool("subscription", "create", "t", "a", "--overflow", "explode", status=2)
+        listed = json.loads(self.tool("subscription", "ls", "--json"))
+        self.assertEqual([(entry["name"], entry["patterns"], entry["guarantee"]) for entry in listed],
+                         [("s", ["a.#", "b"], "at-most-once")])
+        self.assertIn(b"at-most-once", self.tool("subscription", "ls"))
+        self.tool("subscription", "update", "s", "c", "--ack-timeout", "7s")
+        self.tool("subscription", "update", "none", "--ack-timeout", "7s", status=1)
+        self.tool("pub", "a")
+        self.tool("pub", "c")
+        self.assertEqual((self.books("s")["matched"], self.books("s")["patterns"]), (1, ["c"]))
+        self.tool("sub", "--name", "s", "--ack-timeout", "7s", "--timeout", "50ms")
+        self.tool("subscription", "remove", "s")
+        self.tool("subscription", "remove", "s", status=1)
+        self.assertEqual(json.loads(self.tool("subscription", "ls", "--json")), [])
+
+
+class Bench(Programs):
+    KEYS = ["mode", "size", "publishers", "subscribers", "guarantee", "count", "seconds", "events_per_s", "deliveries_per_s",
+            "bytes_per_s", "p50_ns", "p90_ns", "p99_ns", "p999_ns", "max_ns", "cacheline_rtt_ns", "lost", "duplicates", "machine"]
+
+    def result(self, *arguments):
+        result = json.loads(self.tool("bench", *arguments, "--json"))
+        self.assertEqual([key for key in result if key != "regime_changed"], self.KEYS)
+        self.assertEqual((result["lost"], result["duplicates"]), (0, 0))
+        return result
+
+    def leftovers(self):
+        return {path.name for parent in ("/dev/shm", "/tmp") for path in pathlib.Path(parent).glob("ackring-bench-*")}
+
+    def test_small(self):
+        table = f"{self.directory}/hdr"
+        self.assertEqual(self.result("latency", "--count", "2000", "--size", "64", "--hdr", table)["count"], 2000)
+        self.assertIn("#[Max", pathlib.Path(table).read_text(encoding="ascii"))
+        self.assertEqual(self.result("latency", "--count", "200", "--rate", "2000")["count"], 200)
+        result = self.result("throughput", "--count", "20000", "--publishers", "2", "--subscribers", "2", "--size", "0")
+        self.assertEqual(result["publishers"], 2)
+        self.result("throughput", "--count", "5000", "--guarantee", "at-most-once", "--wait", "park")
+        self.assertEqual(self.result("fanout", "--count", "5000")["subscribers"], 4)
+        self.assertIn(b"round trips", self.tool("bench", "latency", "--count", "100"))
+        self.tool("bench", "throughput", "--rate", "5", status=2)
+        self.tool("bench", "latency", "--cpu", "5000", status=2)
+
+    def test_attach(self):
+        self.exchange()
+        self.result("throughput", "--count", "5000", "--attach")
+        self.assertEqual(sum(publisher["committed"] for publisher in self.stat()["publishers"]), 5000)
+
+    def test_interrupt_leaves_nothing(self):
+        before = self.leftovers()
+        process = self.start(ARGUMENTS.shmtool, "bench", "throughput", "--count", "1000000000")
+        self.wait_until(lambda: self.leftovers() - before, "the private bus is there")
+        process.send_signal(signal.SIGINT)
+        self.finish(process, status=1)
+        self.assertEqual(self.leftovers() - before, set())
+
+
+class Demo(Programs):
+    def test_file(self):
+        lines = [json.dumps({"topic": f"shop.{'order' if i % 3 else 'cart'}.{'created' if i % 2 else 'closed'}",
+                             "data": {"id": i}}) for i in range(300)]
+        path = pathlib.Path(self.directory) / "events"
+        path.write_text("\n".join(lines), encoding="utf-8")
+        start = time.monotonic()
+        out = self.tool("demo", "--ndjson", str(path)).decode()
+        self.assertLess(time.monotonic() - start, 10)
+        self.assertEqual(out.count("all in order, once, byte for byte"), 3)
+        self.assertIn("published 300 events", out)
+        for parent in ("/dev/shm", "/tmp"):
+            self.assertEqual(list(pathlib.Path(parent).glob("ackring-demo-*")), [])
+        path.write_text("nonsense\n", encoding="utf-8")
+        self.tool("demo", "--ndjson", str(path), status=2)
+
+
+def main():
+    global ARGUMENTS
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--exchange", required=True)
+    parser.add_argument("--shmtool", required=True)
+    parser.add_argument("--group", default="")
+    ARGUMENTS, rest = parser.parse_known_args()
+    groups = {group.__name__.lower(): group for group in (Exchange, Pub, Sub, Stat, Subscription, Bench, Demo)}
+    names = [ARGUMENTS.group] if ARGUMENTS.group else list(groups)
+    loader = unittest.TestLoader()
+    if rest:
+        loader.testNamePatterns = [f"*{word}*" for word in rest]
+    suite = unittest.TestSuite(loader.loadTestsFromTestCase(groups[name]) for name in names)
+    result = unittest.TextTestRunner(verbosity=2).run(suite)
+    return 0 if result.wasSuccessful() else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
