@@ -26,25 +26,6 @@ bool equal_texts(const char* left, const char* right, std::size_t bytes) noexcep
   return load8(left + bytes - 8) == load8(right + bytes - 8);
 }
 
-// The header as six words put together in registers: copying the struct itself reads back, 16 bytes at a time, what was
-// just written in smaller pieces, which stalls on the store buffer.
-void write_header(std::byte* to, const shm::RecordHeader& header) {
-  using shm::RecordHeader;
-  static_assert(sizeof(RecordHeader) == 48 && offsetof(RecordHeader, kind) == 4 && offsetof(RecordHeader, flags) == 6 &&
-                offsetof(RecordHeader, sequence) == 8 && offsetof(RecordHeader, published_ns) == 16 &&
-                offsetof(RecordHeader, topic) == 24 && offsetof(RecordHeader, payload_bytes) == 28 &&
-                offsetof(RecordHeader, headers_bytes) == 32 && offsetof(RecordHeader, key_bytes) == 36 &&
-                offsetof(RecordHeader, publisher) == 38 && offsetof(RecordHeader, delivery) == 40);
-  shm::Environment::before_store(to, sizeof header);
-  const auto put = [to](std::size_t offset, std::uint64_t word) { std::memcpy(to + offset, &word, sizeof word); };
-  put(0, header.bytes | std::uint64_t{header.kind} << 32 | std::uint64_t{header.flags} << 48);
-  put(8, header.sequence);
-  put(16, header.published_ns);
-  put(24, header.topic | std::uint64_t{header.payload_bytes} << 32);
-  put(32, header.headers_bytes | std::uint64_t{header.key_bytes} << 32 | std::uint64_t{header.publisher} << 48);
-  put(40, header.delivery);
-}
-
 }  // namespace
 
 inline bool PublisherEndpoint::same_as_last_topic(std::string_view topic) const noexcept {
@@ -97,7 +78,7 @@ Outcome PublisherEndpoint::add(std::string_view topic, Bytes payload, const Even
   if (batch_ns_ == 0) batch_ns_ = shm::Environment::now_ns();
   header.sequence = ++sequence_;
   header.published_ns = batch_ns_;
-  write_header(room.record, header);
+  ring::write_header(room.record, header, 0);
   std::byte* at = room.record + sizeof header;
   if (!payload.empty()) shm::shared_copy(at, payload.data(), payload.size());
   at += payload.size();

@@ -1,42 +1,12 @@
 // Deliver: one event into the ring of one subscription, or into its backlog when the ring has no room or nobody is there.
 // All sinks of an event are made ready before it is copied into any, so that a batch can end before an event.
-#include <cstring>
-
-#if defined(__SSE2__)
-#include <emmintrin.h>
-#endif
-
-#include "lib/exchange/exchange.hpp"
+#include "lib/exchange/deliver.hpp"
 
 namespace ackring::exchange {
 
-namespace {
-
-// Both sides are 16-byte aligned and `bytes` is a multiple of 16: small bodies are copied without a call.
-void copy_body(std::byte* to, const std::byte* from, std::uint64_t bytes) {
-  shm::Environment::before_store(to, bytes);
-#if defined(__SSE2__)
-  if (bytes <= 256) {
-    for (std::uint64_t at = 0; at < bytes; at += 16) {
-      _mm_store_si128(reinterpret_cast<__m128i*>(to + at),
-                      _mm_load_si128(reinterpret_cast<const __m128i*>(from + at)));
-    }
-    return;
-  }
-#endif
-  std::memcpy(to, from, bytes);
-}
-
-bool too_large(const Queue& queue, std::uint64_t bytes) {
-  return bytes + sizeof(shm::AttemptInfo) > queue.options.ring_bytes / 4;
-}
-
-}  // namespace
-
-bool Exchange::ready(Queue& queue, std::uint64_t bytes, std::uint64_t now_ns, bool redoing) {
-  if (too_large(queue, bytes)) return true;
+bool Exchange::ready_slowly(Queue& queue, std::uint64_t bytes, std::uint64_t now_ns, bool redoing) {
+  if (bytes > queue.largest_record) return true;  // put() counts it as dropped
   if (!queue.to_backlog) {
-    if (queue.has_credit() && queue.ring.fits(bytes)) [[likely]] return true;
     settle(queue);
     if (queue.has_credit() && queue.ring.fits(bytes)) {
       queue.full_since_ns = 0;
@@ -87,27 +57,24 @@ std::byte* Exchange::place(Queue& queue, std::uint64_t bytes) {
   return queue.backlog.append(bytes);
 }
 
-void Exchange::put(Queue& queue, const shm::RecordHeader& header, const std::byte* body) {
+void Exchange::put_slowly(Queue& queue, const shm::RecordHeader& header, const std::byte* body) {
   touch(queue);
   const bool skip = header.sequence <= queue.skip_through;
-  if (too_large(queue, header.bytes)) [[unlikely]] {
+  queue.block.sequence_of_n = header.sequence;
+  if (header.bytes > queue.largest_record) {
     if (!skip) ++queue.block.matched;
     if (header.sequence > queue.counted_through) ++queue.block.dropped_too_large;
-    queue.block.sequence_of_n = header.sequence;
     return;
   }
-  queue.block.sequence_of_n = header.sequence;
-  if (skip) [[unlikely]] return;
+  if (skip) return;
   ++queue.block.matched;
-  if (queue.dropping) [[unlikely]] {
+  if (queue.dropping) {
     ++queue.block.dropped_newest;
     return;
   }
   std::byte* to = place(queue, header.bytes);
-  shm::RecordHeader own = header;
-  own.delivery = queue.block.matched;
-  shm::shared_copy(to, &own, sizeof own);
-  copy_body(to + sizeof own, body, header.bytes - sizeof own);
+  ring::write_header(to, header, queue.block.matched);
+  copy_body(to + sizeof header, body, header.bytes - sizeof header);
 }
 
 void Exchange::keep_limits(Queue& queue) {

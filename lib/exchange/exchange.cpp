@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "ackring/error.hpp"
+#include "lib/exchange/deliver.hpp"
 #include "lib/shm/versioned.hpp"
 
 namespace ackring::exchange {

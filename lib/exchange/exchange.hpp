@@ -126,10 +126,12 @@ class Exchange {
   void quarantine(Ingress& ingress, const std::string& why);
   void activate(Queue& queue);
 
-  // deliver.cpp
+  // deliver.hpp, deliver.cpp
   bool ready(Queue& queue, std::uint64_t bytes, std::uint64_t now_ns, bool redoing);
+  bool ready_slowly(Queue& queue, std::uint64_t bytes, std::uint64_t now_ns, bool redoing);
   bool backlog_ready(Queue& queue, std::uint64_t bytes, bool redoing);
   void put(Queue& queue, const shm::RecordHeader& header, const std::byte* body);
+  void put_slowly(Queue& queue, const shm::RecordHeader& header, const std::byte* body);
   std::byte* place(Queue& queue, std::uint64_t bytes);
   void keep_limits(Queue& queue);
 
@@ -190,6 +192,6 @@ inline constexpr std::uint64_t batch_events = 256;
 inline constexpr std::uint64_t batch_bytes = 128u << 10;
 /// How long a full ring of a live member makes its publishers wait before its events go to the backlog: long enough for a
 /// member that shares X's core to run once, short enough for everybody else.
-inline constexpr std::uint64_t full_ring_grace_ns = 1'000'000;
+inline constexpr std::uint64_t full_ring_grace_ns = 10'000'000;
 
 }  // namespace ackring::exchange

@@ -32,6 +32,7 @@ struct Queue {
   std::uint64_t entries = 0;     // entry number behind the last record written
   std::uint64_t floor_entry = 0;  // entries below are reusable
   std::uint64_t slot_mask = 0;
+  std::uint64_t largest_record = 0;  // a quarter of the member ring, less room for AttemptInfo
   std::uint32_t* ends = nullptr;   // by slot: low half of the ring position behind the entry's record
   std::uint64_t touched_n = 0;     // last transaction that wrote into this queue
   std::uint64_t skip_through = 0;     // redo: events of the transaction up to this sequence are in the sinks already

@@ -64,6 +64,7 @@ Queue& Exchange::add_queue(std::unique_ptr<Queue> queue) {
   while (index < queues_.size() && queues_[index]) ++index;
   if (index == queues_.size()) queues_.emplace_back();
   queue->index = static_cast<std::uint32_t>(index);
+  queue->largest_record = queue->options.ring_bytes / 4 - sizeof(shm::AttemptInfo);
   routes_.add(queue->options.patterns, queue->index);
   if (!queue->options.name.empty()) by_name_[queue->options.name] = queue.get();
   queues_[index] = std::move(queue);

@@ -52,11 +52,27 @@ inline EventParts parts(const std::byte* record) noexcept {
 }
 
 /// One read of a header that another process may be changing: what is validated is what is used (F26).
-inline RecordHeader read_once(const std::byte* record) noexcept {
-  RecordHeader copy;
-  std::memcpy(&copy, record, sizeof copy);
+inline void read_once(const std::byte* record, RecordHeader& header) noexcept {
+  std::memcpy(&header, record, sizeof header);
   asm volatile("" ::: "memory");  // the compiler must not read the shared bytes a second time
-  return copy;
+}
+
+/// Writes a header as six words put together in registers. Copying a struct whose fields were just set one by one reads
+/// back, 16 bytes at a time, what was written in smaller pieces, and waits for the store buffer to drain each time.
+inline void write_header(std::byte* to, const RecordHeader& header, std::uint64_t delivery) {
+  static_assert(sizeof(RecordHeader) == 48 && offsetof(RecordHeader, kind) == 4 && offsetof(RecordHeader, flags) == 6 &&
+                offsetof(RecordHeader, sequence) == 8 && offsetof(RecordHeader, published_ns) == 16 &&
+                offsetof(RecordHeader, topic) == 24 && offsetof(RecordHeader, payload_bytes) == 28 &&
+                offsetof(RecordHeader, headers_bytes) == 32 && offsetof(RecordHeader, key_bytes) == 36 &&
+                offsetof(RecordHeader, publisher) == 38 && offsetof(RecordHeader, delivery) == 40);
+  shm::Environment::before_store(to, sizeof header);
+  const auto put = [to](std::size_t offset, std::uint64_t word) { std::memcpy(to + offset, &word, sizeof word); };
+  put(0, header.bytes | std::uint64_t{header.kind} << 32 | std::uint64_t{header.flags} << 48);
+  put(8, header.sequence);
+  put(16, header.published_ns);
+  put(24, header.topic | std::uint64_t{header.payload_bytes} << 32);
+  put(32, header.headers_bytes | std::uint64_t{header.key_bytes} << 32 | std::uint64_t{header.publisher} << 48);
+  put(40, delivery);
 }
 
 /// Is this the header of an event or topic record of an ingress ring that fits in `available` bytes? Looks at nothing

@@ -116,7 +116,7 @@ class RingReader {
         if (!skip_short_padding(record, available)) return ReadStatus::damaged;
         continue;
       }
-      header = read_once(record);
+      read_once(record, header);
       if (header.kind == static_cast<std::uint16_t>(RecordKind::padding)) [[unlikely]] {
         if (header.bytes != rest || header.bytes > available) return ReadStatus::damaged;
         position_ += rest;

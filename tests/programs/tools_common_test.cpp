@@ -62,7 +62,8 @@ TEST_CASE("members of an object come back byte for byte") {
   std::vector<std::pair<std::string, std::string>> members;
   const std::string line = R"( { "a" : [1, {"x":"]}"}, 2.50 ] ,"\u0062":"q\"}" , "c":{},"d":-1e5, "e":null })";
   REQUIRE(is_json(line));
-  for_each_member(line, [&members](const std::string& name, std::string_view value) { members.emplace_back(name, value); });
+  for_each_member(line,
+                  [&members](const std::string& name, std::string_view value) { members.emplace_back(name, value); });
   const std::vector<std::pair<std::string, std::string>> expected{
       {"a", R"([1, {"x":"]}"}, 2.50 ])"}, {"b", R"("q\"}")"}, {"c", "{}"}, {"d", "-1e5"}, {"e", "null"}};
   CHECK(members == expected);
@@ -77,7 +78,8 @@ TEST_CASE("what is JSON and what is UTF-8") {
   CHECK_FALSE(is_json(std::string_view("5\0x", 3)));
   CHECK_FALSE(is_json("\xef\xbb\xbf{}"));
   CHECK(is_utf8("\xc3\xbc\xe2\x82\xac\xf0\x9f\x98\x80"));
-  for (const char* wrong : {"\xff", "\xc0\x80", "\xe0\x80\x80", "\xed\xa0\x80", "\xf4\x90\x80\x80", "\xc3", "\xe2\x82"}) {
+  for (const char* wrong :
+       {"\xff", "\xc0\x80", "\xe0\x80\x80", "\xed\xa0\x80", "\xf4\x90\x80\x80", "\xc3", "\xe2\x82"}) {
     CHECK_FALSE(is_utf8(wrong));
   }
 }

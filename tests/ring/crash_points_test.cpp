@@ -63,7 +63,7 @@ std::uint64_t count_records(const RingMemory& memory, const StressPlan& plan, bo
     } else {
       record = reader.peek();
       if (record == nullptr) return count;
-      header = ring::read_once(record);
+      ring::read_once(record, header);
     }
     REQUIRE(check_record(plan, plan.first + count, header, record) == "");
     reader.advance(header.bytes);

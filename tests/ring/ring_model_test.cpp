@@ -108,7 +108,7 @@ class ModelTest {
     RecordHeader header{};
     if (below(2) == 0) {
       record = reader_.peek();
-      if (record != nullptr) header = ring::read_once(record);
+      if (record != nullptr) ring::read_once(record, header);
     } else {
       REQUIRE(reader_.refresh());
       const ReadStatus status = reader_.read_checked(header, record);

@@ -83,7 +83,8 @@ TEST_CASE("a writer killed in the middle of a batch leaves what it committed, an
     for (std::uint64_t n = 0; n < kept; ++n) {
       const std::byte* record = reader.peek();
       REQUIRE(record != nullptr);
-      const RecordHeader header = ring::read_once(record);
+      RecordHeader header;
+      ring::read_once(record, header);
       REQUIRE(check_record(plan, ++taken, header, record) == "");
       reader.advance(header.bytes);
     }

@@ -25,7 +25,8 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 Failure system_failure(const char* what) {
-  return {status_refused, std::string(what) + ": " + std::strerror(errno) + ": check the limits of this user (ulimit -a)"};
+  return {status_refused,
+          std::string(what) + ": " + std::strerror(errno) + ": check the limits of this user (ulimit -a)"};
 }
 
 // What every child does first. A signal that arrives between fork and here has the parent's handler: a flag only.
@@ -55,7 +56,8 @@ std::optional<nlohmann::json> Channel::receive(Nanoseconds timeout) {
     if (const std::size_t end = buffer_.find('\n'); end != std::string::npos) {
       nlohmann::json message = nlohmann::json::parse(buffer_.substr(0, end));
       buffer_.erase(0, end + 1);
-      if (message.contains("error")) throw Failure(message.at("status").get<ExitStatus>(), message.at("error").get<std::string>());
+      if (message.contains("error"))
+        throw Failure(message.at("status").get<ExitStatus>(), message.at("error").get<std::string>());
       return message;
     }
     if (stop_requested()) throw Failure(status_not_so, "stopped by a signal: there is no result: start it again");
@@ -65,7 +67,8 @@ std::optional<nlohmann::json> Channel::receive(Nanoseconds timeout) {
     if (ready > 0) {
       char chunk[16384];
       const ssize_t bytes = ::recv(fd_.get(), chunk, sizeof chunk, 0);
-      if (bytes == 0 || (bytes < 0 && errno != EINTR)) throw Failure(status_refused, "a child process ended too early: there is no result: see its message");
+      if (bytes == 0 || (bytes < 0 && errno != EINTR))
+        throw Failure(status_refused, "a child process ended too early: there is no result: see its message");
       if (bytes > 0) buffer_.append(chunk, static_cast<std::size_t>(bytes));
     } else if (left <= 0) {
       return std::nullopt;
@@ -75,7 +78,8 @@ std::optional<nlohmann::json> Channel::receive(Nanoseconds timeout) {
 
 nlohmann::json Channel::expect(Nanoseconds timeout, const std::string& what) {
   auto message = receive(timeout);
-  if (!message) throw Failure(status_refused, what + ": no answer of the child process in time: is the machine overloaded?");
+  if (!message)
+    throw Failure(status_refused, what + ": no answer of the child process in time: is the machine overloaded?");
   return std::move(*message);
 }
 

@@ -65,7 +65,8 @@ double Histogram::standard_deviation() const {
 
 Histogram::Point Histogram::at_percentile(double percent) const noexcept {
   const double wanted = std::ceil(std::min(percent, 100.0) / 100 * static_cast<double>(count_));
-  const std::uint64_t rank = std::clamp<std::uint64_t>(static_cast<std::uint64_t>(wanted), 1, std::max<std::uint64_t>(count_, 1));
+  const std::uint64_t rank =
+      std::clamp<std::uint64_t>(static_cast<std::uint64_t>(wanted), 1, std::max<std::uint64_t>(count_, 1));
   std::uint64_t seen = 0;
   for (std::size_t i = 0; i < counts_.size(); ++i) {
     seen += counts_[i];
@@ -77,7 +78,8 @@ Histogram::Point Histogram::at_percentile(double percent) const noexcept {
 std::uint64_t Histogram::percentile(double percent) const noexcept { return at_percentile(percent).value; }
 
 std::string Histogram::percentile_table(double unit) const {
-  std::string text = fmt::format("{:>12} {:>14} {:>10} {:>14}\n\n", "Value", "Percentile", "TotalCount", "1/(1-Percentile)");
+  std::string text =
+      fmt::format("{:>12} {:>14} {:>10} {:>14}\n\n", "Value", "Percentile", "TotalCount", "1/(1-Percentile)");
   const auto scaled = [unit](double value) { return value / unit; };
   constexpr double lines_per_halving = 5;
   double percent = 0;
@@ -91,7 +93,8 @@ std::string Histogram::percentile_table(double unit) const {
     percent += 100 / (std::exp2(halvings) * lines_per_halving);
   }
   if (count_ > 0) text += fmt::format("{:12.3f} {:14.12f} {:10}\n", scaled(static_cast<double>(max_)), 1.0, count_);
-  text += fmt::format("#[Mean    = {:12.3f}, StdDeviation   = {:12.3f}]\n", scaled(mean()), scaled(standard_deviation()));
+  text +=
+      fmt::format("#[Mean    = {:12.3f}, StdDeviation   = {:12.3f}]\n", scaled(mean()), scaled(standard_deviation()));
   text += fmt::format("#[Max     = {:12.3f}, Total count    = {:12}]\n", scaled(static_cast<double>(max_)), count_);
   text += fmt::format("#[Buckets = {:12}, SubBuckets     = {:12}]\n", largest_bits - linear_bits, 2 * linear_buckets);
   return text;

@@ -33,13 +33,15 @@ void pin_to_cpu(int cpu) {
   CPU_ZERO(&set);
   if (cpu >= 0 && cpu < CPU_SETSIZE) CPU_SET(cpu, &set);
   if (::sched_setaffinity(0, sizeof set, &set) != 0) {
-    throw Failure(status_usage, fmt::format("--cpu {}: can't run on this core: {}: choose one of those that nproc counts", cpu,
-                                            std::strerror(errno)));
+    throw Failure(status_usage,
+                  fmt::format("--cpu {}: can't run on this core: {}: choose one of those that nproc counts", cpu,
+                              std::strerror(errno)));
   }
 }
 
 nlohmann::json machine_description() {
-  nlohmann::json machine{{"cpu", "unknown"}, {"cores", ::sysconf(_SC_NPROCESSORS_ONLN)}, {"kernel", nullptr}, {"governor", nullptr}};
+  nlohmann::json machine{
+      {"cpu", "unknown"}, {"cores", ::sysconf(_SC_NPROCESSORS_ONLN)}, {"kernel", nullptr}, {"governor", nullptr}};
   std::ifstream cpuinfo("/proc/cpuinfo");
   for (std::string line; std::getline(cpuinfo, line);) {
     const auto colon = line.find(": ");

@@ -41,10 +41,13 @@ int usage_error(const std::string& name, CLI::App& app, const CLI::ParseError& e
 
 ExitStatus status_of(ErrorCode code) noexcept {
   switch (code) {
-    case ErrorCode::not_found: return status_not_so;
+    case ErrorCode::not_found:
+      return status_not_so;
     case ErrorCode::invalid_argument:
-    case ErrorCode::option_mismatch: return status_usage;
-    default: return status_refused;
+    case ErrorCode::option_mismatch:
+      return status_usage;
+    default:
+      return status_refused;
   }
 }
 
@@ -112,8 +115,8 @@ void catch_stop_signals() {
 
 bool stop_requested() noexcept { return stop_flag != 0; }
 
-CLI::Option* add_parsed(CLI::App& app, const std::string& names, const std::string& type, const std::string& description,
-                        const std::function<void(const std::string&)>& parse) {
+CLI::Option* add_parsed(CLI::App& app, const std::string& names, const std::string& type,
+                        const std::string& description, const std::function<void(const std::string&)>& parse) {
   return app
       .add_option_function<std::string>(
           names,

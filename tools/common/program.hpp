@@ -58,7 +58,7 @@ CLI::Option* add_size(CLI::App& app, const std::string& names, std::uint64_t& va
 CLI::Option* add_wait(CLI::App& app, Wait& value, const std::string& description);
 
 /// One option whose text `parse` turns into a value; a std::invalid_argument that it throws becomes a usage error.
-CLI::Option* add_parsed(CLI::App& app, const std::string& names, const std::string& type, const std::string& description,
-                        const std::function<void(const std::string&)>& parse);
+CLI::Option* add_parsed(CLI::App& app, const std::string& names, const std::string& type,
+                        const std::string& description, const std::function<void(const std::string&)>& parse);
 
 }  // namespace ackring::tools

@@ -13,7 +13,8 @@
 namespace ackring::tools {
 namespace {
 
-constexpr const char* duration_advice = "write a number with ns, us, ms, s, m or h, such as 250ms; a bare number is seconds";
+constexpr const char* duration_advice =
+    "write a number with ns, us, ms, s, m or h, such as 250ms; a bare number is seconds";
 constexpr const char* size_advice = "write a whole number of bytes, or one with KiB, MiB or GiB, such as 4KiB";
 
 // The number that `text` begins with; what follows it is left in `unit`.
@@ -21,8 +22,7 @@ double leading_number(std::string_view text, std::string_view& unit, const char*
   double number = 0;
   // No sign, no "inf", no "nan": the first byte is a digit or a point.
   const bool plausible = !text.empty() && (text[0] == '.' || (text[0] >= '0' && text[0] <= '9'));
-  const auto [end, error] =
-      std::from_chars(text.data(), text.data() + text.size(), number, std::chars_format::fixed);
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number, std::chars_format::fixed);
   if (!plausible || error != std::errc()) {
     throw std::invalid_argument(fmt::format("'{}' is not a {}: {}", text, what, advice));
   }
@@ -39,14 +39,15 @@ std::uint64_t clock_ns(clockid_t clock) noexcept {
 }  // namespace
 
 Nanoseconds parse_duration(std::string_view text) {
-  static constexpr std::array<std::pair<std::string_view, double>, 7> units{{
-      {"", 1e9}, {"ns", 1}, {"us", 1e3}, {"ms", 1e6}, {"s", 1e9}, {"m", 60e9}, {"h", 3600e9}}};
+  static constexpr std::array<std::pair<std::string_view, double>, 7> units{
+      {{"", 1e9}, {"ns", 1}, {"us", 1e3}, {"ms", 1e6}, {"s", 1e9}, {"m", 60e9}, {"h", 3600e9}}};
   std::string_view unit;
   const double number = leading_number(text, unit, "duration", duration_advice);
   for (const auto& [name, factor] : units) {
     if (unit != name) continue;
     const double nanoseconds = number * factor;
-    if (nanoseconds >= 9.2e18) throw std::invalid_argument(fmt::format("'{}' is too long: 292 years are the most", text));
+    if (nanoseconds >= 9.2e18)
+      throw std::invalid_argument(fmt::format("'{}' is too long: 292 years are the most", text));
     return Nanoseconds(std::llround(nanoseconds));
   }
   throw std::invalid_argument(fmt::format("'{}' has the unknown unit '{}': {}", text, unit, duration_advice));

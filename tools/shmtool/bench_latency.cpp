@@ -38,8 +38,9 @@ class ClosedLoop {
     Histogram warm_up;
     rounds(warm_up_events, warm_up);
     const double round_ns = static_cast<double>(monotonic_ns() - warm_up_start) / static_cast<double>(warm_up_events);
-    const std::uint64_t count =
-        options_.count > 0 ? options_.count : std::max<std::uint64_t>(1000, std::llround(default_seconds * 1e9 / round_ns));
+    const std::uint64_t count = options_.count > 0
+                                    ? options_.count
+                                    : std::max<std::uint64_t>(1000, std::llround(default_seconds * 1e9 / round_ns));
     Histogram histogram;
     const std::uint64_t start = monotonic_ns();
     rounds(count, histogram);
@@ -59,7 +60,8 @@ class ClosedLoop {
     for (std::uint64_t i = 0; i < count; ++i) {
       const std::uint64_t start = monotonic_ns();
       if (const Outcome outcome = publisher_.publish(topic_, payload); outcome != Outcome::ok) {
-        throw Failure(status_refused, std::string("bench latency: can't publish: ") + to_string(outcome) + ": try a smaller --size");
+        throw Failure(status_refused,
+                      std::string("bench latency: can't publish: ") + to_string(outcome) + ": try a smaller --size");
       }
       take(view, start);
       histogram.record(monotonic_ns() - start);
@@ -109,7 +111,8 @@ void publish_at_rate(const BenchOptions& options, const std::string& topic, std:
     std::memcpy(payload.data(), &due, sizeof due);
     const Outcome outcome = publisher.publish_wait(topic, as_bytes(payload), Nanoseconds(patience_ns));
     if (outcome != Outcome::ok) {
-      throw Failure(status_refused, std::string("bench latency: can't publish: ") + to_string(outcome) + ": try a smaller --rate");
+      throw Failure(status_refused,
+                    std::string("bench latency: can't publish: ") + to_string(outcome) + ": try a smaller --rate");
     }
   }
   channel.send({{"sequence", publisher.sequence()}});

@@ -29,7 +29,8 @@ std::uint64_t share(std::uint64_t total, unsigned publishers, unsigned number) {
   return total / publishers + (number < total % publishers ? 1 : 0);
 }
 
-void publish(const BenchOptions& options, const std::string& run, unsigned number, std::uint64_t count, Channel& channel) {
+void publish(const BenchOptions& options, const std::string& run, unsigned number, std::uint64_t count,
+             Channel& channel) {
   Bus bus = open_bench_bus(options, "bench-publisher");
   Publisher publisher = bus.publisher({.name = fmt::format("{}-{}", run, number), .wait = options.wait});
   const std::string topic = fmt::format("bench.{}.{}", run, number);
@@ -94,7 +95,11 @@ class Counter {
       lost += checks_[i].lost(share(total_, options_.publishers, i));
       duplicates += checks_[i].duplicates();
     }
-    channel.send({{"end", end}, {"deliveries", received_}, {"lost", lost}, {"duplicates", duplicates}, {"histogram", latency_.to_json()}});
+    channel.send({{"end", end},
+                  {"deliveries", received_},
+                  {"lost", lost},
+                  {"duplicates", duplicates},
+                  {"histogram", latency_.to_json()}});
   }
 
  private:
@@ -138,7 +143,8 @@ BenchResult run_once(const BenchOptions& options, const std::string& run, std::u
   std::uint64_t start = ~std::uint64_t{0};
   std::uint64_t end = 0;
   for (Child& child : publishers) {
-    start = std::min(start, child.channel().expect(std::chrono::hours(24), "publisher").at("start").get<std::uint64_t>());
+    start =
+        std::min(start, child.channel().expect(std::chrono::hours(24), "publisher").at("start").get<std::uint64_t>());
   }
   for (Child& child : subscribers) {
     const nlohmann::json report = child.channel().expect(std::chrono::hours(24), "subscriber");
@@ -164,7 +170,8 @@ BenchResult bench_throughput(const BenchOptions& options) {
     // A small run first tells how many events three seconds take; large events take fewer.
     const std::uint64_t few = std::clamp<std::uint64_t>((256u << 20) / (options.size + 64), 1000, calibration_events);
     const BenchResult calibration = run_once(options, name + "a", few);
-    count = std::max<std::uint64_t>(few, std::llround(static_cast<double>(few) / calibration.seconds * default_seconds));
+    count =
+        std::max<std::uint64_t>(few, std::llround(static_cast<double>(few) / calibration.seconds * default_seconds));
   }
   return run_once(options, name + "b", count);
 }

@@ -8,7 +8,8 @@
 
 namespace ackring::tools {
 
-CLI::App& add_command(CLI::App& app, const std::string& name, const std::string& description, const std::string& footer) {
+CLI::App& add_command(CLI::App& app, const std::string& name, const std::string& description,
+                      const std::string& footer) {
   CLI::App* command = app.add_subcommand(name, description);
   command->fallthrough();
   command->footer(footer);

@@ -31,7 +31,8 @@ void add_bench(CLI::App& app, Globals& globals);
 void add_demo(CLI::App& app, Globals& globals);
 
 /// A command under `app` that takes the global options too.
-CLI::App& add_command(CLI::App& app, const std::string& name, const std::string& description, const std::string& footer);
+CLI::App& add_command(CLI::App& app, const std::string& name, const std::string& description,
+                      const std::string& footer);
 
 /// Attaches to the bus; never hosts an exchange. Throws Failure (status_refused) if there is none.
 [[nodiscard]] Bus open_bus(const Globals& globals, Nanoseconds timeout = std::chrono::seconds(5));

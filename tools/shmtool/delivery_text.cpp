@@ -36,20 +36,24 @@ std::string headers_object(const Headers& headers) {
 std::string ndjson_line(const Delivery& delivery) {
   // Events carry monotonic time; the distance to the wall clock is that of the moment of printing.
   const std::uint64_t published = delivery.published_ns() + (realtime_ns() - monotonic_ns());
-  return fmt::format("{{\"topic\":{},\"key\":{},\"headers\":{},\"publisher\":{},\"sequence\":{},\"delivery\":{},\"attempt\":{},"
-                     "\"published_ns\":{},{}}}\n",
-                     string_member(delivery.topic()), string_member(delivery.key()), headers_object(delivery.headers()),
-                     string_member(delivery.publisher()), delivery.sequence(), delivery.delivery(), delivery.attempt(),
-                     published, data_member(delivery.text()));
+  return fmt::format(
+      "{{\"topic\":{},\"key\":{},\"headers\":{},\"publisher\":{},\"sequence\":{},\"delivery\":{},\"attempt\":{},"
+      "\"published_ns\":{},{}}}\n",
+      string_member(delivery.topic()), string_member(delivery.key()), headers_object(delivery.headers()),
+      string_member(delivery.publisher()), delivery.sequence(), delivery.delivery(), delivery.attempt(), published,
+      data_member(delivery.text()));
 }
 
 }  // namespace
 
 std::string delivery_text(const Delivery& delivery, DeliveryFormat format) {
   switch (format) {
-    case DeliveryFormat::raw: return std::string(delivery.text());
-    case DeliveryFormat::topic: return std::string(delivery.topic()) + "\n";
-    case DeliveryFormat::ndjson: break;
+    case DeliveryFormat::raw:
+      return std::string(delivery.text());
+    case DeliveryFormat::topic:
+      return std::string(delivery.topic()) + "\n";
+    case DeliveryFormat::ndjson:
+      break;
   }
   return ndjson_line(delivery);
 }

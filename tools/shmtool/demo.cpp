@@ -31,10 +31,12 @@ constexpr auto patience = std::chrono::seconds(5);
 std::string exchange_program() {
   std::error_code error;
   const std::filesystem::path here = std::filesystem::read_symlink("/proc/self/exe", error).parent_path();
-  for (const std::filesystem::path& path : {here / "ackring-exchange", here.parent_path() / "exchange" / "ackring-exchange"}) {
+  for (const std::filesystem::path& path :
+       {here / "ackring-exchange", here.parent_path() / "exchange" / "ackring-exchange"}) {
     if (::access(path.c_str(), X_OK) == 0) return path;
   }
-  throw Failure(status_refused, "ackring-exchange: not found beside shmtool in " + here.string() + ": build or install it too");
+  throw Failure(status_refused,
+                "ackring-exchange: not found beside shmtool in " + here.string() + ": build or install it too");
 }
 
 std::string wait_for_ready(const Child& exchange) {
@@ -83,18 +85,22 @@ class Demo {
     exchange_.emplace(Child::execute({exchange_program(), "--bus", plan_.bus, "--dir", plan_.directory}));
     print(fmt::format("  exchange         pid {:<8} {}\n", exchange_->pid(), wait_for_ready(*exchange_)));
     for (const DemoSubscription& subscription : plan_.subscriptions) {
-      children_.push_back(Child::start("demo-sub", [&](Channel& channel) { demo_subscriber(plan_, subscription, channel); }));
+      children_.push_back(
+          Child::start("demo-sub", [&](Channel& channel) { demo_subscriber(plan_, subscription, channel); }));
       children_.back().channel().expect(patience, "subscriber");
-      print(fmt::format("  {:<16} pid {:<8} {}\n", subscription.name, children_.back().pid(), fmt::join(subscription.patterns, " ")));
+      print(fmt::format("  {:<16} pid {:<8} {}\n", subscription.name, children_.back().pid(),
+                        fmt::join(subscription.patterns, " ")));
     }
     children_.push_back(Child::start("demo-pub", [&](Channel& channel) { demo_publisher(plan_, channel); }));
-    print(fmt::format("  publisher        pid {}\n\nfirst events, as their subscribers take them (latency: publish to take):\n",
-                      children_.back().pid()));
+    print(fmt::format(
+        "  publisher        pid {}\n\nfirst events, as their subscribers take them (latency: publish to take):\n",
+        children_.back().pid()));
   }
 
   // Shows what subscribers send until the publisher is done.
   std::uint64_t follow() {
-    const auto deadline = Clock::now() + std::chrono::milliseconds(std::llround(plan_.paced_seconds * 1e3)) + 2 * patience;
+    const auto deadline =
+        Clock::now() + std::chrono::milliseconds(std::llround(plan_.paced_seconds * 1e3)) + 2 * patience;
     while (Clock::now() < deadline) {
       for (std::size_t i = 0; i + 1 < children_.size(); ++i) show_lines(children_[i].channel());
       if (const auto message = children_.back().channel().receive(std::chrono::milliseconds(5))) {
@@ -126,8 +132,8 @@ class Demo {
   }
 
   bool report(const nlohmann::json& document, std::uint64_t published, double seconds) {
-    print(fmt::format("\npublished {} events in {:.2f} s ({} one by one, the rest as one burst)\n\n", format_count(published), seconds,
-                      format_count(plan_.paced)));
+    print(fmt::format("\npublished {} events in {:.2f} s ({} one by one, the rest as one burst)\n\n",
+                      format_count(published), seconds, format_count(plan_.paced)));
     Table books({"SUBSCRIPTION", ">MATCHED", ">DELIVERED", ">ACKED", "", ""});
     Table latencies({"LATENCY", "", ">EVENTS", ">P50", ">P90", ">P99", ">P99.9", ">MAX"});
     bool balanced = published == plan_.input.events.size();
@@ -144,7 +150,8 @@ class Demo {
         continue;
       }
       const auto count = [&found](const char* key) { return found->at(key).template get<std::uint64_t>(); };
-      const bool right = count("matched") == count("acked") && result.at("acked") == count("acked") && result.at("wrong") == 0;
+      const bool right =
+          count("matched") == count("acked") && result.at("acked") == count("acked") && result.at("wrong") == 0;
       balanced = balanced && right;
       books.add({name, format_count(count("matched")), format_count(count("delivered")), format_count(count("acked")),
                  right ? "all in order, once, byte for byte" : "WRONG", ""});
@@ -157,7 +164,9 @@ class Demo {
 
   static void add_latencies(Table& table, const std::string& name, const char* kind, const Histogram& histogram) {
     if (histogram.count() == 0) return;
-    const auto at = [&histogram](double percent) { return format_duration(static_cast<double>(histogram.percentile(percent))); };
+    const auto at = [&histogram](double percent) {
+      return format_duration(static_cast<double>(histogram.percentile(percent)));
+    };
     table.add({name, kind, format_count(histogram.count()), at(50), at(90), at(99), at(99.9), at(100)});
   }
 
@@ -170,11 +179,12 @@ class Demo {
 }  // namespace
 
 void add_demo(CLI::App& app, Globals& globals) {
-  CLI::App& command = add_command(
-      app, "demo", "Real events through an exchange process to three subscriber processes",
-      "Input: the lines of /var/log/dpkg.log as `dpkg.<action>.<package>` (where it is missing: the packages that dpkg-query\n"
-      "lists), or any file of objects with `topic` and `data`. Exit status 0 only if every event that matched was acked.\n\n"
-      "Example:\n  shmtool demo --ndjson events.ndjson");
+  CLI::App& command = add_command(app, "demo", "Real events through an exchange process to three subscriber processes",
+                                  "Input: the lines of /var/log/dpkg.log as `dpkg.<action>.<package>` (where it is "
+                                  "missing: the packages that dpkg-query\n"
+                                  "lists), or any file of objects with `topic` and `data`. Exit status 0 only if every "
+                                  "event that matched was acked.\n\n"
+                                  "Example:\n  shmtool demo --ndjson events.ndjson");
   auto path = std::make_shared<std::string>();
   command.add_option("--ndjson", *path, "Events from this file instead")->type_name("FILE");
   command.callback([&globals, path] {

@@ -48,7 +48,8 @@ DemoInput read_package_list() {
 std::string topic_word(std::string_view text) {
   std::string word;
   for (const char c : text.substr(0, 64)) {
-    const bool kept = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '_';
+    const bool kept =
+        (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '_';
     word += kept ? c : '_';
   }
   return word.empty() ? "_" : word;
@@ -72,7 +73,8 @@ DemoInput read_packages() {
   DemoInput input = read_package_log();
   if (input.events.empty()) input = read_package_list();
   if (input.events.empty()) {
-    throw Failure(status_not_so, std::string("demo: ") + package_log + " is empty and dpkg-query lists nothing: give events with --ndjson FILE");
+    throw Failure(status_not_so, std::string("demo: ") + package_log +
+                                     " is empty and dpkg-query lists nothing: give events with --ndjson FILE");
   }
   return input;
 }

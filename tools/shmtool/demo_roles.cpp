@@ -56,9 +56,13 @@ std::string word_of(const std::string& topic, std::size_t index) {
 
 std::vector<DemoSubscription> choose_subscriptions(const DemoInput& input, bool packages) {
   if (packages && input.events.front().topic.starts_with("dpkg.installed.")) {
-    return {{"everything", {"dpkg.#"}}, {"libraries", {"dpkg.installed.#"}}, {"base", {"dpkg.*.dpkg", "dpkg.*.bash", "dpkg.*.libc6_*"}}};
+    return {{"everything", {"dpkg.#"}},
+            {"libraries", {"dpkg.installed.#"}},
+            {"base", {"dpkg.*.dpkg", "dpkg.*.bash", "dpkg.*.libc6_*"}}};
   }
-  if (packages) return {{"everything", {"dpkg.#"}}, {"installs", {"dpkg.install.*", "dpkg.upgrade.*"}}, {"states", {"dpkg.status.*"}}};
+  if (packages)
+    return {
+        {"everything", {"dpkg.#"}}, {"installs", {"dpkg.install.*", "dpkg.upgrade.*"}}, {"states", {"dpkg.status.*"}}};
   // Any file: all of it, what begins like its first topic, and the most frequent last word.
   std::map<std::string, std::size_t> last_words;
   for (const Event& event : input.events) ++last_words[event.topic.substr(event.topic.rfind('.') + 1)];
@@ -82,10 +86,11 @@ void demo_publisher(const DemoPlan& plan, Channel& channel) {
       std::this_thread::sleep_until(start + Nanoseconds(std::llround(seconds * 1e9)));
     }
     const EventAttributes attributes{event.key, event.headers.empty() ? nullptr : &event.headers};
-    const Outcome outcome = publisher.publish_wait(event.topic, as_bytes(event.payload), std::chrono::seconds(5), attributes);
+    const Outcome outcome =
+        publisher.publish_wait(event.topic, as_bytes(event.payload), std::chrono::seconds(5), attributes);
     if (outcome != Outcome::ok) {
-      throw Failure(status_refused, fmt::format("{}: event {} ({}) was not published: {}: see shmtool pub --help", plan.input.source,
-                                                published + 1, event.topic, to_string(outcome)));
+      throw Failure(status_refused, fmt::format("{}: event {} ({}) was not published: {}: see shmtool pub --help",
+                                                plan.input.source, published + 1, event.topic, to_string(outcome)));
     }
     ++published;
   }
@@ -125,14 +130,16 @@ void demo_subscriber(const DemoPlan& plan, const DemoSubscription& subscription,
     const std::uint64_t latency_ns = monotonic_ns() - delivery->published_ns();
     const std::uint64_t sequence = delivery->sequence();
     if (acked >= expected.size() || sequence != expected[acked] || delivery->attempt() != 1 ||
-        delivery->text() != plan.input.events[sequence - 1].payload || delivery->topic() != plan.input.events[sequence - 1].topic) {
+        delivery->text() != plan.input.events[sequence - 1].payload ||
+        delivery->topic() != plan.input.events[sequence - 1].topic) {
       ++wrong;
     }
     (sequence <= plan.paced ? paced : burst).record(latency_ns);
     if (acked < shown_lines) {
-      channel.send({{"line", fmt::format("  {:<16} <- #{:<5} {:<40} {:>9}  {}", subscription.name, sequence,
-                                         shortened(delivery->topic(), 40), format_duration(static_cast<double>(latency_ns)),
-                                         shortened(delivery->text(), 44))}});
+      channel.send(
+          {{"line", fmt::format("  {:<16} <- #{:<5} {:<40} {:>9}  {}", subscription.name, sequence,
+                                shortened(delivery->topic(), 40), format_duration(static_cast<double>(latency_ns)),
+                                shortened(delivery->text(), 44))}});
     }
     if (delivery->ack() == Outcome::ok) ++acked;
   }

@@ -16,7 +16,8 @@ namespace {
 
 // One line of the listing. A bus that can't be read is listed with the reason: one bad bus hides no other.
 nlohmann::json describe(const std::string& parent, const std::string& bus) {
-  nlohmann::json entry{{"bus", bus}, {"state", "unknown"}, {"pid", nullptr}, {"publishers", 0}, {"subscriptions", 0}, {"queued", 0}};
+  nlohmann::json entry{{"bus", bus},      {"state", "unknown"}, {"pid", nullptr},
+                       {"publishers", 0}, {"subscriptions", 0}, {"queued", 0}};
   try {
     const shm::FileDirectory directory(parent + "/" + bus, false);
     if (!directory.exists("exchange") && !directory.exists("exchange.lock")) return nullptr;
@@ -26,7 +27,8 @@ nlohmann::json describe(const std::string& parent, const std::string& bus) {
     entry["publishers"] = document.at("publishers").size();
     entry["subscriptions"] = document.at("subscriptions").size();
     std::uint64_t queued = 0;
-    for (const auto& subscription : document.at("subscriptions")) queued += subscription.at("queued").get<std::uint64_t>();
+    for (const auto& subscription : document.at("subscriptions"))
+      queued += subscription.at("queued").get<std::uint64_t>();
     entry["queued"] = queued;
   } catch (const Error& error) {
     entry["state"] = "unreadable";
@@ -41,7 +43,8 @@ int run(const Globals& globals, bool json) {
   std::vector<std::string> names;
   std::filesystem::directory_iterator entry(globals.directory, error);
   if (error && (globals.directory_given || error != std::errc::no_such_file_or_directory)) {
-    throw Failure(status_refused, globals.directory + ": can't list it: " + error.message() + ": check --dir and its mode");
+    throw Failure(status_refused,
+                  globals.directory + ": can't list it: " + error.message() + ": check --dir and its mode");
   }
   for (; !error && entry != std::filesystem::directory_iterator(); entry.increment(error)) {
     std::error_code ignored;
@@ -68,9 +71,10 @@ int run(const Globals& globals, bool json) {
 }  // namespace
 
 void add_ls(CLI::App& app, Globals& globals) {
-  CLI::App& command = add_command(app, "ls", "List the buses of a directory",
-                                  "state: running; stalled (its exchange holds the lock but does not move); stopped.\n\n"
-                                  "Example:\n  shmtool ls --dir /run/ackring --json");
+  CLI::App& command =
+      add_command(app, "ls", "List the buses of a directory",
+                  "state: running; stalled (its exchange holds the lock but does not move); stopped.\n\n"
+                  "Example:\n  shmtool ls --dir /run/ackring --json");
   auto json = std::make_shared<bool>(false);
   command.add_flag("--json", *json, "One JSON array");
   command.callback([&globals, json] { globals.run = [&globals, json] { return run(globals, *json); }; });

@@ -110,7 +110,8 @@ class Pub {
       const Nanoseconds left = time_left();
       if (left <= Nanoseconds{0}) throw late("the publisher's ring is full");
       if (stop_requested()) return false;
-      outcome = publisher_.publish_wait(event.topic, as_bytes(event.payload), std::min<Nanoseconds>(left, slice), attributes);
+      outcome =
+          publisher_.publish_wait(event.topic, as_bytes(event.payload), std::min<Nanoseconds>(left, slice), attributes);
     }
     if (outcome != Outcome::ok) throw refused(outcome, event, where);
     ++published_;
@@ -134,7 +135,8 @@ class Pub {
     const auto deadline = most == Nanoseconds::max() ? Clock::time_point::max() : Clock::now() + most;
     while (true) {
       const Nanoseconds left = std::min<Nanoseconds>(time_left(), deadline - Clock::now());
-      if (publisher_.flush(std::clamp<Nanoseconds>(left, std::chrono::milliseconds(1), slice)) == Outcome::ok) return true;
+      if (publisher_.flush(std::clamp<Nanoseconds>(left, std::chrono::milliseconds(1), slice)) == Outcome::ok)
+        return true;
       if (left <= slice || stop_requested()) return false;
     }
   }
@@ -156,24 +158,29 @@ class Pub {
     const std::string when = options_.timeout > Nanoseconds{0} && time_left() <= Nanoseconds{0}
                                  ? format_duration(static_cast<double>(options_.timeout.count())) + " are over"
                                  : "stopped by a signal";
-    return {status_not_so, fmt::format("{} after {} published events: {} (the exchange is {}): see shmtool stat, or allow more "
-                                       "time with --timeout",
-                                       when, published_, what, state)};
+    return {status_not_so,
+            fmt::format("{} after {} published events: {} (the exchange is {}): see shmtool stat, or allow more "
+                        "time with --timeout",
+                        when, published_, what, state)};
   }
 
   [[nodiscard]] Failure refused(Outcome outcome, const Event& event, const std::string& where) const {
     switch (outcome) {
       case Outcome::too_large:
-        return {status_usage, fmt::format("{}: the event is too large: {} bytes of payload, key and headers may be {} with this ring "
-                                          "(a quarter of it), and a key 65,535: use a larger --ring, here and on the subscriptions",
-                                          where, event.payload.size(), publisher_.max_event_bytes())};
+        return {status_usage,
+                fmt::format("{}: the event is too large: {} bytes of payload, key and headers may be {} with this ring "
+                            "(a quarter of it), and a key 65,535: use a larger --ring, here and on the subscriptions",
+                            where, event.payload.size(), publisher_.max_event_bytes())};
       case Outcome::invalid_topic:
-        return {status_usage, fmt::format("{}: '{}' is not a topic: use words of [A-Za-z0-9_-] split by '.', 255 bytes at most",
-                                          where, event.topic)};
+        return {status_usage,
+                fmt::format("{}: '{}' is not a topic: use words of [A-Za-z0-9_-] split by '.', 255 bytes at most",
+                            where, event.topic)};
       case Outcome::too_many_topics:
-        return {status_refused, fmt::format("{}: the table of topics is full: 1,048,576 are the most: use fewer topics", where)};
+        return {status_refused,
+                fmt::format("{}: the table of topics is full: 1,048,576 are the most: use fewer topics", where)};
       default:
-        return {status_refused, fmt::format("{}: not published: the publisher is {}: see shmtool stat", where, to_string(outcome))};
+        return {status_refused,
+                fmt::format("{}: not published: the publisher is {}: see shmtool stat", where, to_string(outcome))};
     }
   }
 
@@ -190,7 +197,8 @@ class Pub {
 int run(const Globals& globals, const PubOptions& options) {
   const bool file = !options.ndjson.empty() || !options.lines.empty();
   if (options.ndjson.empty() && options.topic.empty()) {
-    throw Failure(status_usage, "pub: nothing to publish: a topic is missing: write shmtool pub TOPIC [DATA], or --ndjson FILE");
+    throw Failure(status_usage,
+                  "pub: nothing to publish: a topic is missing: write shmtool pub TOPIC [DATA], or --ndjson FILE");
   }
   if (!options.ndjson.empty() && !options.topic.empty()) {
     throw Failure(status_usage, "pub: TOPIC does not go with --ndjson: each object names its own topic: leave one out");
@@ -205,23 +213,34 @@ int run(const Globals& globals, const PubOptions& options) {
 void add_pub(CLI::App& app, Globals& globals) {
   CLI::App& command = add_command(
       app, "pub", "Publish events",
-      "--ndjson: one object per line with `topic`, `data`, optional `key` and `headers`. The payload is the bytes of `data`\n"
+      "--ndjson: one object per line with `topic`, `data`, optional `key` and `headers`. The payload is the bytes of "
+      "`data`\n"
       "as they stand in the line, or the content of it if it is a string. --lines: each line is a payload.\n"
       "Ends when all is routed and counted; the last line is `published N events`.\n\n"
       "Examples:\n  shmtool pub orders.eu.created '{\"id\": 7}' --key customer-12 --header source=web\n"
-      "  shmtool pub --ndjson events.ndjson --repeat 100\n  journalctl -f | shmtool pub logs.journal --lines - --rate 1000");
+      "  shmtool pub --ndjson events.ndjson --repeat 100\n  journalctl -f | shmtool pub logs.journal --lines - --rate "
+      "1000");
   auto options = std::make_shared<PubOptions>();
   command.add_option("TOPIC", options->topic, "Topic, such as orders.eu.created");
   command.add_option("DATA", options->data, "Payload; without it: an empty event");
-  auto* ndjson = command.add_option("--ndjson", options->ndjson, "File of objects, one per line; - is stdin")->type_name("FILE");
-  command.add_option("--lines", options->lines, "File of payloads, one per line; - is stdin")->type_name("FILE")->excludes(ndjson);
+  auto* ndjson =
+      command.add_option("--ndjson", options->ndjson, "File of objects, one per line; - is stdin")->type_name("FILE");
+  command.add_option("--lines", options->lines, "File of payloads, one per line; - is stdin")
+      ->type_name("FILE")
+      ->excludes(ndjson);
   command.add_option("--rate", options->rate, "Events per second")->check(CLI::PositiveNumber);
   command.add_option("--count", options->count, "Publish this many events at most; with DATA: as many times")
-      ->check(CLI::PositiveNumber)->default_str("all");
-  command.add_option("--repeat", options->repeat, "Publish the whole input this many times")->check(CLI::PositiveNumber)->default_str("1");
-  command.add_option("--name", options->name, "Name of the publisher; it keeps its sequence over restarts")->type_name("PUB");
+      ->check(CLI::PositiveNumber)
+      ->default_str("all");
+  command.add_option("--repeat", options->repeat, "Publish the whole input this many times")
+      ->check(CLI::PositiveNumber)
+      ->default_str("1");
+  command.add_option("--name", options->name, "Name of the publisher; it keeps its sequence over restarts")
+      ->type_name("PUB");
   command.add_option("--key", options->key, "Key of the events (unless an object has its own)");
-  command.add_option("--header", options->headers, "NAME=VALUE; may be given several times")->allow_extra_args(false)->type_name("K=V");
+  command.add_option("--header", options->headers, "NAME=VALUE; may be given several times")
+      ->allow_extra_args(false)
+      ->type_name("K=V");
   add_size(command, "--ring", options->ring_bytes, "Size of the publisher's ring, a power of two (4MiB)");
   add_duration(command, "--timeout", options->timeout, "Give up after this long, exit status 1");
   command.callback([&globals, options] { globals.run = [&globals, options] { return run(globals, *options); }; });

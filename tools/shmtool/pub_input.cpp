@@ -18,15 +18,18 @@ namespace ackring::tools {
 namespace {
 
 std::string text_of(std::string_view value, const char* member) {
-  if (value.empty() || value[0] != '"') throw std::invalid_argument(std::string("'") + member + "' is not a string: quote it");
+  if (value.empty() || value[0] != '"')
+    throw std::invalid_argument(std::string("'") + member + "' is not a string: quote it");
   return nlohmann::json::parse(value).get<std::string>();
 }
 
 Headers headers_of(std::string_view value) {
-  if (value.empty() || value[0] != '{') throw std::invalid_argument("'headers' is not an object: write {\"name\": \"value\"}");
+  if (value.empty() || value[0] != '{')
+    throw std::invalid_argument("'headers' is not an object: write {\"name\": \"value\"}");
   Headers headers;
   for_each_member(value, [&headers](const std::string& name, std::string_view text) {
-    if (text.empty() || text[0] != '"') throw std::invalid_argument("header '" + name + "' is not a string: quote its value");
+    if (text.empty() || text[0] != '"')
+      throw std::invalid_argument("header '" + name + "' is not a string: quote its value");
     headers.emplace_back(name, nlohmann::json::parse(text).get<std::string>());
   });
   return headers;
@@ -70,7 +73,8 @@ void parse_event(std::string_view line, const Event& defaults, Event& event) {
     }
   });
   if (!has_topic) throw std::invalid_argument("'topic' is missing: each object needs topic and data");
-  if (!has_data) throw std::invalid_argument("'data' is missing: each object needs topic and data (\"\" is an empty event)");
+  if (!has_data)
+    throw std::invalid_argument("'data' is missing: each object needs topic and data (\"\" is an empty event)");
 }
 
 LineReader::LineReader(std::string path, std::uint64_t passes) : path_(std::move(path)), passes_left_(passes) {
@@ -137,7 +141,7 @@ void LineReader::fill() {
   const std::size_t old_bytes = buffer_.size();
   // A signal must end a wait for stdin even if it arrives just before the read.
   pollfd readable{fd_, POLLIN, 0};
-  if (::poll(&readable, 1, 100) == 0) return;
+  if (::poll(&readable, 1, 100) <= 0) return;
   buffer_.resize(old_bytes + chunk_bytes);
   const ssize_t bytes = ::read(fd_, buffer_.data() + old_bytes, chunk_bytes);
   const int error = errno;

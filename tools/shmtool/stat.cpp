@@ -24,7 +24,8 @@ std::uint64_t dropped(const nlohmann::json& subscription) {
 
 std::string patterns(const nlohmann::json& subscription) {
   std::string text;
-  for (const auto& pattern : subscription.at("patterns")) text += (text.empty() ? "" : " ") + pattern.get<std::string>();
+  for (const auto& pattern : subscription.at("patterns"))
+    text += (text.empty() ? "" : " ") + pattern.get<std::string>();
   return text;
 }
 
@@ -51,34 +52,39 @@ int run(const Globals& globals, const std::string& name, bool json) {
     print(json ? subscription.dump() + "\n" : one_text(subscription));
     return status_done;
   }
-  throw Failure(status_not_so, fmt::format("subscription '{}': bus '{}' has none of this name: see shmtool subscription ls",
-                                           name, globals.bus));
+  throw Failure(
+      status_not_so,
+      fmt::format("subscription '{}': bus '{}' has none of this name: see shmtool subscription ls", name, globals.bus));
 }
 
 }  // namespace
 
 std::string stat_text(const nlohmann::json& document) {
   const auto& exchange = document.at("exchange");
-  std::string text = fmt::format("bus {}: exchange {}", document.at("bus").get<std::string>(), exchange.at("state").get<std::string>());
-  if (exchange.at("state") != "stopped") text += fmt::format(", pid {}, up {:.1f} s", exchange.at("pid").dump(), exchange.value("uptime_s", 0.0));
+  std::string text = fmt::format("bus {}: exchange {}", document.at("bus").get<std::string>(),
+                                 exchange.at("state").get<std::string>());
+  if (exchange.at("state") != "stopped")
+    text += fmt::format(", pid {}, up {:.1f} s", exchange.at("pid").dump(), exchange.value("uptime_s", 0.0));
   text += fmt::format(", generation {}\n\n", exchange.at("generation").dump());
 
   Table publishers({"PUBLISHER", ">COMMITTED", ">ROUTED", ">UNROUTABLE", ">IN RING", ">BACK-PRESSURED"});
   for (const auto& publisher : document.at("publishers")) {
     const auto name = publisher.at("name").get<std::string>();
     publishers.add({name.empty() ? "(anonymous)" : name, number(publisher, "committed"), number(publisher, "routed"),
-                    number(publisher, "unroutable"), number(publisher, "in_ring"), number(publisher, "back_pressured")});
+                    number(publisher, "unroutable"), number(publisher, "in_ring"),
+                    number(publisher, "back_pressured")});
   }
   text += publishers.text() + "\n";
 
-  Table subscriptions({"SUBSCRIPTION", "PATTERNS", ">MEMBERS", ">MATCHED", ">DELIVERED", ">ACKED", ">QUEUED", ">IN FLIGHT",
-                       ">RETRY", ">REDELIVERED", ">DROPPED", ">DEAD", ">LAG"});
+  Table subscriptions({"SUBSCRIPTION", "PATTERNS", ">MEMBERS", ">MATCHED", ">DELIVERED", ">ACKED", ">QUEUED",
+                       ">IN FLIGHT", ">RETRY", ">REDELIVERED", ">DROPPED", ">DEAD", ">LAG"});
   for (const auto& subscription : document.at("subscriptions")) {
     subscriptions.add({subscription.at("name"), patterns(subscription), number(subscription, "members"),
-                       number(subscription, "matched"), number(subscription, "delivered"), number(subscription, "acked"),
-                       number(subscription, "queued"), number(subscription, "in_flight"), number(subscription, "retry_waiting"),
-                       number(subscription, "redelivered"), format_count(dropped(subscription)),
-                       number(subscription, "dlq_size"), number(subscription, "lag")});
+                       number(subscription, "matched"), number(subscription, "delivered"),
+                       number(subscription, "acked"), number(subscription, "queued"), number(subscription, "in_flight"),
+                       number(subscription, "retry_waiting"), number(subscription, "redelivered"),
+                       format_count(dropped(subscription)), number(subscription, "dlq_size"),
+                       number(subscription, "lag")});
   }
   return text + subscriptions.text();
 }
@@ -93,9 +99,8 @@ void add_stat(CLI::App& app, Globals& globals) {
   command.add_option("SUB", *name, "Name of a subscription");
   auto json = std::make_shared<bool>(false);
   command.add_flag("--json", *json, "JSON instead of tables");
-  command.callback([&globals, name, json] {
-    globals.run = [&globals, name, json] { return run(globals, *name, *json); };
-  });
+  command.callback(
+      [&globals, name, json] { globals.run = [&globals, name, json] { return run(globals, *name, *json); }; });
 }
 
 }  // namespace ackring::tools

@@ -43,8 +43,10 @@ Subscriber join(Bus& bus, const SubOptions& options) {
       return bus.subscribe(wanted);
     }
     if (options.patterns.empty()) {
-      throw Failure(status_not_so, "subscription '" + options.name + "': there is none of this name, and no pattern to make it with: "
-                                   "write shmtool sub PATTERN… --name " + options.name);
+      throw Failure(status_not_so, "subscription '" + options.name +
+                                       "': there is none of this name, and no pattern to make it with: "
+                                       "write shmtool sub PATTERN… --name " +
+                                       options.name);
     }
   }
   options.arguments.apply(wanted);
@@ -74,14 +76,17 @@ class Sub {
     if (!complete) {
       settle(std::chrono::seconds(1));
       if (options_.count == 0) return status_done;
-      throw Failure(status_not_so, fmt::format("sub: {} of {} deliveries came in time: {}: allow more time with --timeout, or see "
-                                               "shmtool stat",
-                                               printed_, options_.count, subscriber_.closed() ? "the subscription is gone" : "no more arrived"));
+      throw Failure(
+          status_not_so,
+          fmt::format("sub: {} of {} deliveries came in time: {}: allow more time with --timeout, or see "
+                      "shmtool stat",
+                      printed_, options_.count, subscriber_.closed() ? "the subscription is gone" : "no more arrived"));
     }
     if (settle(Nanoseconds::max())) return status_done;
     if (stop_requested()) return status_done;
-    throw Failure(status_not_so, "sub: all deliveries were printed, but the exchange has not settled their verdicts in time: see "
-                                 "shmtool ping");
+    throw Failure(status_not_so,
+                  "sub: all deliveries were printed, but the exchange has not settled their verdicts in time: see "
+                  "shmtool ping");
   }
 
  private:
@@ -91,7 +96,8 @@ class Sub {
   }
 
   void take_one() {
-    std::optional<Delivery> delivery = subscriber_.take(std::clamp<Nanoseconds>(time_left(), std::chrono::milliseconds(1), slice));
+    std::optional<Delivery> delivery =
+        subscriber_.take(std::clamp<Nanoseconds>(time_left(), std::chrono::milliseconds(1), slice));
     if (!delivery) {
       if (stdout_closed()) throw ClosedPipe();
       return;
@@ -101,9 +107,15 @@ class Sub {
     ++printed_;
     // A verdict that comes too late (stale) is no error: the exchange has counted a timeout and delivers it again.
     switch (options_.verdict) {
-      case Verdict::ack: static_cast<void>(delivery->ack()); break;
-      case Verdict::nack: static_cast<void>(delivery->nack()); break;
-      case Verdict::none: held_.push_back(std::move(*delivery)); break;
+      case Verdict::ack:
+        static_cast<void>(delivery->ack());
+        break;
+      case Verdict::nack:
+        static_cast<void>(delivery->nack());
+        break;
+      case Verdict::none:
+        held_.push_back(std::move(*delivery));
+        break;
     }
   }
 
@@ -135,7 +147,9 @@ Verdict parse_verdict(const std::string& text) {
   if (text == "ack") return Verdict::ack;
   if (text == "nack") return Verdict::nack;
   if (text == "none") return Verdict::none;
-  if (text == "reject") throw std::invalid_argument("'reject' needs a dead-letter log, which this version does not have: choose ack, nack or none");
+  if (text == "reject")
+    throw std::invalid_argument(
+        "'reject' needs a dead-letter log, which this version does not have: choose ack, nack or none");
   throw std::invalid_argument("'" + text + "' is not a verdict: choose ack, nack or none");
 }
 
@@ -148,7 +162,8 @@ DeliveryFormat parse_format(const std::string& text) {
 
 int run(const Globals& globals, const SubOptions& options) {
   if (options.patterns.empty() && options.name.empty()) {
-    throw Failure(status_usage, "sub: nothing to subscribe to: a pattern is missing: write shmtool sub PATTERN…, such as 'orders.#'");
+    throw Failure(status_usage,
+                  "sub: nothing to subscribe to: a pattern is missing: write shmtool sub PATTERN…, such as 'orders.#'");
   }
   catch_stop_signals();
   return Sub(open_bus(globals), options).run();
@@ -159,11 +174,14 @@ int run(const Globals& globals, const SubOptions& options) {
 void add_sub(CLI::App& app, Globals& globals) {
   CLI::App& command = add_command(
       app, "sub", "Take, print and ack deliveries",
-      "Patterns: words split by '.', * is one word, # zero or more. Without --name: an ephemeral subscription, gone at the end.\n"
+      "Patterns: words split by '.', * is one word, # zero or more. Without --name: an ephemeral subscription, gone at "
+      "the end.\n"
       "With --name: attaches to that subscription as it is (options given must agree with it), or creates it.\n"
-      "Verdict none holds what was printed and gives it back at the end. Ends at --count (exit status 0), at --timeout\n"
+      "Verdict none holds what was printed and gives it back at the end. Ends at --count (exit status 0), at "
+      "--timeout\n"
       "(0 without --count, else 1), by SIGINT or SIGTERM, and when nobody reads its output.\n\n"
-      "Examples:\n  shmtool sub 'orders.#' --count 10 --timeout 5s\n  shmtool sub 'orders.*.created' --name billing --format raw");
+      "Examples:\n  shmtool sub 'orders.#' --count 10 --timeout 5s\n  shmtool sub 'orders.*.created' --name billing "
+      "--format raw");
   auto options = std::make_shared<SubOptions>();
   command.add_option("PATTERN", options->patterns, "Patterns of topics");
   command.add_option("--name", options->name, "Name of the subscription")->type_name("SUB");
@@ -172,7 +190,9 @@ void add_sub(CLI::App& app, Globals& globals) {
   add_parsed(command, "--format", "ndjson|raw|topic",
              "An object per line; payloads as they are; topics, one per line (ndjson)",
              [options = options.get()](const std::string& text) { options->format = parse_format(text); });
-  command.add_option("--count", options->count, "End after this many deliveries")->check(CLI::PositiveNumber)->default_str("no limit");
+  command.add_option("--count", options->count, "End after this many deliveries")
+      ->check(CLI::PositiveNumber)
+      ->default_str("no limit");
   add_duration(command, "--timeout", options->timeout, "End this long after the start");
   options->arguments.add_to(command);
   command.callback([&globals, options] { globals.run = [&globals, options] { return run(globals, *options); }; });

@@ -56,14 +56,15 @@ int list(const Globals& globals, bool json) {
 }
 
 void add_changes(CLI::App& group, Globals& globals) {
-  CLI::App& create_command = add_command(
-      group, "create", "Create a subscription; events that match wait in it",
-      "Example:\n  shmtool subscription create billing 'orders.#' --ack-timeout 5s --max-events 100000 --overflow drop-oldest");
+  CLI::App& create_command = add_command(group, "create", "Create a subscription; events that match wait in it",
+                                         "Example:\n  shmtool subscription create billing 'orders.#' --ack-timeout 5s "
+                                         "--max-events 100000 --overflow drop-oldest");
   auto created = std::make_shared<NamedOptions>();
   create_command.add_option("NAME", created->name, "Name of the subscription")->required();
   create_command.add_option("PATTERN", created->patterns, "Patterns of topics")->required();
   created->arguments.add_to(create_command);
-  create_command.callback([&globals, created] { globals.run = [&globals, created] { return create(globals, *created); }; });
+  create_command.callback(
+      [&globals, created] { globals.run = [&globals, created] { return create(globals, *created); }; });
 
   CLI::App& update_command = add_command(
       group, "update", "Change what was given; the rest stays",
@@ -72,7 +73,8 @@ void add_changes(CLI::App& group, Globals& globals) {
   update_command.add_option("NAME", updated->name, "Name of the subscription")->required();
   update_command.add_option("PATTERN", updated->patterns, "New patterns, instead of all old ones");
   updated->arguments.add_to(update_command);
-  update_command.callback([&globals, updated] { globals.run = [&globals, updated] { return update(globals, *updated); }; });
+  update_command.callback(
+      [&globals, updated] { globals.run = [&globals, updated] { return update(globals, *updated); }; });
 }
 
 }  // namespace

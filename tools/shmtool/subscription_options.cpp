@@ -56,35 +56,46 @@ void SubscriptionArguments::add(CLI::App& app, const std::string& name, const st
                                 std::function<T(const std::string&)> parse) {
   add_parsed(app, name, type, description, [this, name, field, parse = std::move(parse)](const std::string& text) {
     const T value = parse(text);
-    given_.push_back({name, text, [field, value](SubscriptionOptions& options) { options.*field = value; },
-                      [field](const SubscriptionOptions& a, const SubscriptionOptions& b) { return a.*field == b.*field; }});
+    given_.push_back(
+        {name, text, [field, value](SubscriptionOptions& options) { options.*field = value; },
+         [field](const SubscriptionOptions& a, const SubscriptionOptions& b) { return a.*field == b.*field; }});
   });
 }
 
 void SubscriptionArguments::add_to(CLI::App& app) {
   using Options = SubscriptionOptions;
-  const std::function<std::uint64_t(const std::string&)> size = [](const std::string& text) { return parse_size(text); };
-  const std::function<Nanoseconds(const std::string&)> duration = [](const std::string& text) { return parse_duration(text); };
+  const std::function<std::uint64_t(const std::string&)> size = [](const std::string& text) {
+    return parse_size(text);
+  };
+  const std::function<Nanoseconds(const std::string&)> duration = [](const std::string& text) {
+    return parse_duration(text);
+  };
   const std::function<std::uint32_t(const std::string&)> number = parse_number<std::uint32_t>;
   add<Guarantee>(app, "--guarantee", "at-least-once|at-most-once", "What a delivery promises (at-least-once)",
                  &Options::guarantee, parse_guarantee);
-  add<Nanoseconds>(app, "--ack-timeout", "DURATION", "A delivery without verdict for this long is delivered again (30s)",
-                   &Options::ack_timeout, duration);
-  add<std::uint32_t>(app, "--max-deliveries", "N", "Attempts before an event is given up (10)", &Options::max_deliveries, number);
+  add<Nanoseconds>(app, "--ack-timeout", "DURATION",
+                   "A delivery without verdict for this long is delivered again (30s)", &Options::ack_timeout,
+                   duration);
+  add<std::uint32_t>(app, "--max-deliveries", "N", "Attempts before an event is given up (10)",
+                     &Options::max_deliveries, number);
   add<std::uint64_t>(app, "--max-events", "N", "Events that may wait in the backlog (10,000,000)", &Options::max_events,
                      parse_number<std::uint64_t>);
-  add<std::uint64_t>(app, "--max-bytes", "SIZE", "Bytes that may wait in the backlog (1GiB)", &Options::max_bytes, size);
+  add<std::uint64_t>(app, "--max-bytes", "SIZE", "Bytes that may wait in the backlog (1GiB)", &Options::max_bytes,
+                     size);
   add<Overflow>(app, "--overflow", "block|drop-newest|drop-oldest",
                 "When the backlog is full (block; drop-oldest for at-most-once)", &Options::overflow, parse_overflow);
-  add<std::uint32_t>(app, "--max-in-flight", "N", "Unsettled deliveries of the member (65,536)", &Options::max_in_flight, number);
-  add<std::size_t>(app, "--ring", "SIZE", "Size of the member's ring, a power of two (4MiB)", &Options::ring_bytes, size);
+  add<std::uint32_t>(app, "--max-in-flight", "N", "Unsettled deliveries of the member (65,536)",
+                     &Options::max_in_flight, number);
+  add<std::size_t>(app, "--ring", "SIZE", "Size of the member's ring, a power of two (4MiB)", &Options::ring_bytes,
+                   size);
 }
 
 void SubscriptionArguments::apply(SubscriptionOptions& options) const {
   for (const Given& given : given_) given.set(options);
 }
 
-void SubscriptionArguments::require_same(const SubscriptionOptions& existing, const std::vector<std::string>& patterns) const {
+void SubscriptionArguments::require_same(const SubscriptionOptions& existing,
+                                         const std::vector<std::string>& patterns) const {
   const SubscriptionOptions old = normal_form(existing);
   SubscriptionOptions wanted = existing;
   apply(wanted);
@@ -92,14 +103,16 @@ void SubscriptionArguments::require_same(const SubscriptionOptions& existing, co
   wanted = normal_form(wanted);
   for (const Given& given : given_) {
     if (given.same(old, wanted)) continue;
-    throw Failure(status_usage, fmt::format("subscription '{}': it exists, and {} {} is not its value: leave the option out, or "
-                                            "change it with shmtool subscription update",
-                                            existing.name, given.name, given.text));
+    throw Failure(status_usage,
+                  fmt::format("subscription '{}': it exists, and {} {} is not its value: leave the option out, or "
+                              "change it with shmtool subscription update",
+                              existing.name, given.name, given.text));
   }
   if (old.patterns != wanted.patterns) {
-    throw Failure(status_usage, fmt::format("subscription '{}': it exists with other patterns ({}): leave them out, or change them "
-                                            "with shmtool subscription update",
-                                            existing.name, fmt::join(old.patterns, " ")));
+    throw Failure(status_usage,
+                  fmt::format("subscription '{}': it exists with other patterns ({}): leave them out, or change them "
+                              "with shmtool subscription update",
+                              existing.name, fmt::join(old.patterns, " ")));
   }
 }
 
