@@ -112,7 +112,10 @@ void Member::leave() noexcept {
 }
 
 bool Member::wait_for_record(Nanoseconds timeout) {
-  if (timeout.count() <= 0) return arm();
+  if (timeout.count() <= 0) {
+    reader_.prefetch();
+    return arm();
+  }
   const std::uint64_t deadline = deadline_after(timeout);
   shm::Backoff backoff = make_backoff(wait_);
   for (std::uint32_t round = 1;; ++round) {

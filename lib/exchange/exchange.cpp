@@ -62,7 +62,10 @@ bool Exchange::step(std::uint64_t now_ns) {
   const std::size_t count = hot_.size();
   for (std::size_t i = 0; i < count && i < hot_.size(); ++i) {
     Ingress& ingress = *hot_[(turn_ + i) % hot_.size()];
-    if (!ingress.reader.readable()) continue;
+    if (!ingress.reader.readable()) {
+      if (count == 1) ingress.reader.prefetch();  // so that the next record travels together with its tail
+      continue;
+    }
     if (drain(ingress, now_ns, 0, false)) {
       moved = true;
       ingress.last_moved_ns = now_ns;

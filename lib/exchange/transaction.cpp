@@ -45,6 +45,7 @@ void touch_sink(shm::Sink& sink, std::uint64_t n, std::uint64_t tail) {
 void Exchange::touch_ring(Queue& queue) {
   touch(queue);
   if (queue.ring_touched) return;
+  queue.ring.prefetch_tail();
   queue.ring_touched = true;
   touch_sink(queue.ring_page->sink, n_, queue.ring.position());
 }

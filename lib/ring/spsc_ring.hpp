@@ -61,6 +61,8 @@ class RingWriter {
   [[nodiscard]] std::byte* data() const noexcept { return data_; }
   /// `head` as the reader published it, loaded with acquire: the reader's reads of the bytes before it are over.
   void set_head(std::uint64_t head) noexcept { head_ = head; }
+  /// Asks for the tail's cache line, which the reader polls, while the records are still being written.
+  void prefetch_tail() const noexcept { __builtin_prefetch(tail_, 1); }
   /// Asks for the cache lines of the next records for writing, while there is nothing else to do.
   void prefetch() const noexcept {
     std::byte* next = data_ + (position_ & (bytes_ - 1));

@@ -38,6 +38,8 @@ void take_until_told(Channel& channel, const std::string& directory, Subscriptio
                      std::uint64_t report) {
   Bus bus = Bus::open(bus_name, bus_options(directory, mode));
   const std::string name = options.name;
+  // The topic that it wants, where that is only one.
+  const std::string single = options.patterns.size() == 1 ? options.patterns[0] : "#";
   Subscriber subscriber = bus.subscribe(std::move(options));
   channel.send({{"pid", ::getpid()}});
   std::map<std::string, std::uint64_t, std::less<>> seen;
@@ -46,6 +48,7 @@ void take_until_told(Channel& channel, const std::string& directory, Subscriptio
   const auto complete = [&] {
     if (last.is_null()) return false;
     for (const auto& [publisher, sequence] : last.at("last").items()) {
+      if (single.find_first_of("*#") == std::string::npos && single != "run." + publisher) continue;
       if (seen[publisher] < sequence.get<std::uint64_t>()) return false;
     }
     return true;

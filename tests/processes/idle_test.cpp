@@ -2,6 +2,8 @@
 #include "tests/processes/support.hpp"
 
 #include <fstream>
+#include <memory>
+#include <sstream>
 
 using namespace ackring;
 using namespace ackring::test;
@@ -31,26 +33,29 @@ TEST_CASE("an idle bus with an exchange, three subscribers and a publisher takes
   const TemporaryDirectory temporary("idle");
   const ExchangeProcess exchange(temporary.path());
   std::vector<std::unique_ptr<Child>> children;
-  for (int i = 0; i < 4; ++i) {
-    children.push_back(std::make_unique<Child>(Child::start("idle", [&, i](Channel& channel) {
+  const auto start_child = [&](auto body) {
+    children.push_back(std::make_unique<Child>(Child::start("idle", body)));
+    children.back()->channel().expect(patience, "a client");
+  };
+  for (int i = 0; i < 3; ++i) {
+    start_child([&](Channel& channel) {
       Bus bus = open_bus(temporary.path());
-      std::optional<Subscriber> subscriber;
-      std::optional<Publisher> publisher;
-      if (i < 3) subscriber.emplace(bus.subscribe({.patterns = {"#"}}));
-      if (i == 3) {
-        publisher.emplace(bus.publisher());
-        require(publisher->publish("t", "x") == Outcome::ok && publisher->flush(patience) == Outcome::ok, "publish");
-      } else {
-        auto delivery = subscriber->take(patience);
-        require(delivery && delivery->ack() == Outcome::ok, "take");
-      }
-      channel.send({{"ready", true}});
-      if (subscriber) (void)subscriber->take(10s);
-      channel.receive(patience);
-    })));
-    if (i != 3) ::poll(nullptr, 0, 1);
+      Subscriber subscriber = bus.subscribe({.patterns = {"#"}});
+      channel.send({{"joined", true}});
+      auto delivery = subscriber.take(patience);
+      require(delivery && delivery->ack() == Outcome::ok, "take");
+      channel.send({{"took", true}});
+      (void)subscriber.take(patience);  // this is what it does while it is looked at
+    });
   }
-  for (auto& child : children) child->channel().expect(patience, "a client");
+  start_child([&](Channel& channel) {
+    Bus bus = open_bus(temporary.path());
+    Publisher publisher = bus.publisher();
+    require(publisher.publish("t", "x") == Outcome::ok && publisher.flush(patience) == Outcome::ok, "publish");
+    channel.send({{"ready", true}});
+    channel.receive(patience);
+  });
+  for (int i = 0; i < 3; ++i) children[static_cast<std::size_t>(i)]->channel().expect(patience, "a delivery");
   ::poll(nullptr, 0, 200);  // until everybody sleeps
   const auto everybody = [&] {
     std::vector<std::uint64_t> times{cpu_ns(exchange.pid())};

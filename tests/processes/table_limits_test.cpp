@@ -1,0 +1,102 @@
+// The tables of a bus: 1,024 publishers, 16,384 subscriptions and members, 1,048,576 topics; at the limit and past it.
+#include "tests/processes/support.hpp"
+
+#include <sys/resource.h>
+
+#include <memory>
+
+#include "lib/exchange/exchange.hpp"
+#include "lib/shm/directory.hpp"
+
+using namespace ackring;
+using namespace ackring::test;
+
+namespace {
+
+// The descriptors that a test needs; false where the system does not give them.
+bool raise_descriptors(rlim_t needed) {
+  rlimit limit{};
+  ::getrlimit(RLIMIT_NOFILE, &limit);
+  if (limit.rlim_cur >= needed) return true;
+  limit.rlim_cur = std::min(limit.rlim_max, std::max<rlim_t>(needed, limit.rlim_cur));
+  ::setrlimit(RLIMIT_NOFILE, &limit);
+  if (limit.rlim_cur >= needed) return true;
+  MESSAGE("skipped: it needs " << needed << " descriptors, and ulimit -Hn is " << limit.rlim_max);
+  return false;
+}
+
+std::string refusal(const std::function<void()>& call) {
+  try {
+    call();
+  } catch (const Error& error) {
+    CHECK(error.code() == ErrorCode::no_space);
+    return error.what();
+  }
+  return "accepted";
+}
+
+}  // namespace
+
+TEST_CASE("1,024 publishers; the 1,025th is told so; a place that was left is given again") {
+  if (!raise_descriptors(8'000)) return;
+  Bus bus = Bus::in_memory();
+  Subscriber subscriber = bus.subscribe({.name = "s", .patterns = {"#"}});
+  std::vector<Publisher> publishers;
+  for (std::size_t i = 0; i < limits::publishers; ++i) {
+    publishers.push_back(bus.publisher({.name = i % 2 == 0 ? "p" + std::to_string(i) + "x" : "", .ring_bytes = 4096}));
+  }
+  CHECK(refusal([&] { (void)bus.publisher({.ring_bytes = 4096}); }).find("1,024") != std::string::npos);
+  CHECK(refusal([&] { (void)bus.publisher({.name = "late", .ring_bytes = 4096}); }).find("1,024") != std::string::npos);
+  for (Publisher& publisher : publishers) REQUIRE(publisher.publish("t", "x") == Outcome::ok);
+  for (std::size_t i = 0; i < limits::publishers; ++i) {
+    auto delivery = subscriber.take(patience);
+    REQUIRE(delivery);
+    REQUIRE(delivery->ack() == Outcome::ok);
+  }
+  publishers.pop_back();  // an anonymous one
+  CHECK(when_free([&] { return bus.publisher({.ring_bytes = 4096}); }).publish("t", "again") == Outcome::ok);
+  CHECK(subscriber.take(patience)->text() == "again");
+}
+
+TEST_CASE("16,384 subscriptions; the next is told so; all of them are there after a restart") {
+  const TemporaryDirectory temporary("subscriptions");
+  const auto options = [](std::size_t i) {
+    SubscriptionOptions result;
+    result.name = "s" + std::to_string(i);
+    result.patterns = {"t." + std::to_string(i)};
+    return result;
+  };
+  {
+    shm::FileDirectory directory(temporary.path() + "/bus", true);
+    exchange::Exchange exchange(directory);
+    for (std::size_t i = 0; i < limits::subscriptions; ++i) exchange.create_subscription(options(i), false);
+    CHECK(refusal([&] { exchange.create_subscription(options(limits::subscriptions), false); }).find("16,384") !=
+          std::string::npos);
+    exchange.remove_subscription(*exchange.find_queue("s7"));
+    CHECK_NOTHROW(exchange.create_subscription(options(limits::subscriptions), false));
+  }
+  shm::FileDirectory directory(temporary.path() + "/bus", false);
+  exchange::Exchange exchange(directory);
+  CHECK(exchange.find_queue("s7") == nullptr);
+  CHECK(exchange.find_queue("s16384") != nullptr);
+  CHECK(refusal([&] { exchange.create_subscription(options(7), false); }).find("16,384") != std::string::npos);
+}
+
+TEST_CASE("1,048,576 topics of one publisher; the next is refused, known ones go on") {
+  Bus bus = Bus::in_memory();
+  Publisher publisher = bus.publisher();
+  Subscriber subscriber = bus.subscribe({.name = "s", .patterns = {"last.#"}});
+  for (std::size_t i = 1; i < limits::topics; ++i) {
+    REQUIRE(publisher.publish_wait("t." + std::to_string(i), {}, patience) == Outcome::ok);
+  }
+  CHECK(publisher.publish_wait("last.one", {}, patience) == Outcome::ok);
+  CHECK(publisher.publish("one.more", "") == Outcome::too_many_topics);
+  CHECK(publisher.publish_wait("last.one", as_bytes("again"), patience) == Outcome::ok);
+  CHECK(publisher.publish_wait("t.1", {}, patience) == Outcome::ok);
+  CHECK(publisher.flush(patience) == Outcome::ok);
+  CHECK(subscriber.take(patience)->payload().empty());
+  CHECK(subscriber.take(patience)->text() == "again");
+  const Json stat = Json::parse(bus.stat_json());
+  check_books(stat);
+  CHECK(stat.at("publishers").at(0).at("unroutable") == limits::topics);
+}
