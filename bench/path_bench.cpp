@@ -24,7 +24,8 @@ struct Member {
     ring = shm::Segment::attach(directory, grant.ring_file, shm::SegmentKind::member_ring, shm::Access::read_only);
     acks = shm::Segment::attach(directory, grant.ack_file, shm::SegmentKind::ack_page, shm::Access::read_write);
     const auto* page = ring.as<const shm::MemberRing>();
-    reader = ring::RingReader(ring.data() + shm::page_bytes + page->slots, page->ring_bytes, &page->tail, grant.position);
+    reader =
+        ring::RingReader(ring.data() + shm::page_bytes + page->slots, page->ring_bytes, &page->tail, grant.position);
     writer = ring::AckWriter(acks.as<shm::AckPage>());
   }
   std::uint64_t take_all() {
@@ -83,14 +84,20 @@ void path(benchmark::State& state) {
     writer.commit();
     while (x.step(1)) {
     }
-    writer.set_head(cursor.as<const shm::IngressCursor>()->consumed.load(std::memory_order_acquire));  // acquire(ingress.consumed): read
+    // acquire(ingress.consumed): everything before it was read
+    writer.set_head(cursor.as<const shm::IngressCursor>()->consumed.load(std::memory_order_acquire));
     for (const auto& member : members) taken += member->take_all();
   }
   if (taken != sequence * members.size()) state.SkipWithError("an event was lost");
   state.SetItemsProcessed(static_cast<std::int64_t>(taken));
 }
-BENCHMARK(path)->ArgNames({"bytes", "batch", "subscribers"})
-    ->Args({64, 1, 1})->Args({64, 64, 1})->Args({64, 256, 1})->Args({64, 64, 4})->Args({1024, 64, 1});
+BENCHMARK(path)
+    ->ArgNames({"bytes", "batch", "subscribers"})
+    ->Args({64, 1, 1})
+    ->Args({64, 64, 1})
+    ->Args({64, 256, 1})
+    ->Args({64, 64, 4})
+    ->Args({1024, 64, 1});
 
 }  // namespace
 

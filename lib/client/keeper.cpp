@@ -296,8 +296,10 @@ bool Connection::resume(Endpoint& endpoint, std::uint64_t epoch) {
       case ErrorCode::no_space:
       case ErrorCode::system:
       case ErrorCode::timeout:
-      case ErrorCode::protocol: return false;
-      default: endpoint.refused();
+      case ErrorCode::protocol:
+        return false;
+      default:
+        endpoint.refused();
     }
   } catch (const HangUp&) {
     return false;

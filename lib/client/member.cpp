@@ -104,8 +104,7 @@ void Member::leave() noexcept {
   connection_->remove(*this);
   if (!known) return;
   try {
-    (void)connection_->request(
-        {{"op", "unsubscribe"}, {"subscription", subscription_}, {"ring", ring_incarnation_}});
+    (void)connection_->request({{"op", "unsubscribe"}, {"subscription", subscription_}, {"ring", ring_incarnation_}});
   } catch (...) {
     // The exchange is gone, or does not know it; the client's lock tells its successor.
   }

@@ -98,8 +98,8 @@ class Member final : public Endpoint {
   std::uint64_t released_ = 0;
   [[no_unique_address]] UseFlag use_;
 
-  shm::Word32 detached_count_{};   // entries of `detached_`
-  shm::Word32 polled_{};           // fd() was called
+  shm::Word32 detached_count_{};  // entries of `detached_`
+  shm::Word32 polled_{};          // fd() was called
   shm::Bell bell_;
   Wait wait_;
   std::shared_ptr<Connection> connection_;

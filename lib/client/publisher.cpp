@@ -30,7 +30,8 @@ bool equal_texts(const char* left, const char* right, std::size_t bytes) noexcep
 
 inline bool PublisherEndpoint::same_as_last_topic(std::string_view topic) const noexcept {
   if (topic.size() != last_topic_bytes_ || last_topic_bytes_ == 0) return false;
-  if (topic.size() >= 8) [[likely]] return equal_texts(topic.data(), last_topic_text_.data(), topic.size());
+  if (topic.size() >= 8) [[likely]]
+    return equal_texts(topic.data(), last_topic_text_.data(), topic.size());
   return std::memcmp(topic.data(), last_topic_text_.data(), topic.size()) == 0;
 }
 
@@ -40,7 +41,8 @@ inline bool PublisherEndpoint::same_as_last_topic(std::string_view topic) const 
                                                                                    shm::RecordHeader& header) {
   loan_ = nullptr;  // its space is claimed anew
   std::uint64_t headers_bytes = 0;
-  if (attributes.headers != nullptr) [[unlikely]] headers_bytes = encoded_bytes(*attributes.headers);
+  if (attributes.headers != nullptr) [[unlikely]]
+    headers_bytes = encoded_bytes(*attributes.headers);
   const std::size_t key_bytes = attributes.key.size();
   // Each part by itself first, so that the sum can't wrap.
   if (payload_bytes > max_event_bytes_ || key_bytes > limits::key_bytes || headers_bytes > max_event_bytes_ ||
@@ -70,11 +72,13 @@ inline bool PublisherEndpoint::same_as_last_topic(std::string_view topic) const 
 }
 
 Outcome PublisherEndpoint::add(std::string_view topic, Bytes payload, const EventAttributes& attributes) {
-  if (!guard_.open()) [[unlikely]] return Outcome::closed;
+  if (!guard_.open()) [[unlikely]]
+    return Outcome::closed;
   const UseGuard use(use_, "a Publisher");
   shm::RecordHeader header;
   const Room room = make_room(topic, payload.size(), attributes, header);
-  if (room.record == nullptr) [[unlikely]] return room.outcome;
+  if (room.record == nullptr) [[unlikely]]
+    return room.outcome;
   if (batch_ns_ == 0) batch_ns_ = shm::Environment::now_ns();
   header.sequence = ++sequence_;
   header.published_ns = batch_ns_;
@@ -82,8 +86,10 @@ Outcome PublisherEndpoint::add(std::string_view topic, Bytes payload, const Even
   std::byte* at = room.record + sizeof header;
   if (!payload.empty()) shm::shared_copy(at, payload.data(), payload.size());
   at += payload.size();
-  if (header.key_bytes != 0) [[unlikely]] shm::shared_copy(at, attributes.key.data(), header.key_bytes);
-  if (header.headers_bytes != 0) [[unlikely]] encode_headers(*attributes.headers, at + header.key_bytes);
+  if (header.key_bytes != 0) [[unlikely]]
+    shm::shared_copy(at, attributes.key.data(), header.key_bytes);
+  if (header.headers_bytes != 0) [[unlikely]]
+    encode_headers(*attributes.headers, at + header.key_bytes);
   writer_.advance(header.bytes);
   return Outcome::ok;
 }
@@ -104,7 +110,8 @@ inline void PublisherEndpoint::publish_tail() {
 }
 
 Outcome PublisherEndpoint::commit() {
-  if (!guard_.open()) [[unlikely]] return Outcome::closed;
+  if (!guard_.open()) [[unlikely]]
+    return Outcome::closed;
   const UseGuard use(use_, "a Publisher");
   if (writer_.position() != committed_) publish_tail();
   return Outcome::ok;
@@ -112,17 +119,20 @@ Outcome PublisherEndpoint::commit() {
 
 Outcome PublisherEndpoint::publish(std::string_view topic, Bytes payload, const EventAttributes& attributes) {
   const Outcome outcome = add(topic, payload, attributes);
-  if (outcome == Outcome::ok) [[likely]] publish_tail();
+  if (outcome == Outcome::ok) [[likely]]
+    publish_tail();
   return outcome;
 }
 
 void PublisherEndpoint::lend(Loan& loan, std::string_view topic, std::size_t payload_bytes,
                              const EventAttributes& attributes) {
-  if (!guard_.open()) [[unlikely]] return;
+  if (!guard_.open()) [[unlikely]]
+    return;
   const UseGuard use(use_, "a Publisher");
   const Room room = make_room(topic, payload_bytes, attributes, loan_header_);
   loan.outcome_ = room.outcome;
-  if (room.record == nullptr) [[unlikely]] return;
+  if (room.record == nullptr) [[unlikely]]
+    return;
   loan.endpoint_ = this;
   loan.data_ = room.record + sizeof(shm::RecordHeader);
   loan.bytes_ = payload_bytes;
@@ -133,7 +143,8 @@ void PublisherEndpoint::lend(Loan& loan, std::string_view topic, std::size_t pay
 }
 
 Outcome PublisherEndpoint::commit_loan(const Loan& loan) {
-  if (!guard_.open()) [[unlikely]] return Outcome::closed;
+  if (!guard_.open()) [[unlikely]]
+    return Outcome::closed;
   const UseGuard use(use_, "a Publisher");
   // The publisher was used in between: the space is another event's now.
   if (loan.data_ != loan_ || loan_ == nullptr) return Outcome::closed;

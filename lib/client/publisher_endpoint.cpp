@@ -38,8 +38,7 @@ void PublisherEndpoint::open(const PublisherOptions& options) {
                     std::to_string(limits::min_ring_bytes) + " to " + std::to_string(limits::max_ring_bytes),
                 "give such a number");
   }
-  Reply reply = connection_->request(
-      {{"op", "publisher"}, {"name", options.name}, {"ring_bytes", options.ring_bytes}});
+  Reply reply = connection_->request({{"op", "publisher"}, {"name", options.name}, {"ring_bytes", options.ring_bytes}});
   slot_ = reply_field<std::uint64_t>(reply.body, "slot");
   incarnation_ = reply_field<std::uint64_t>(reply.body, "incarnation");
   name_ = reply_field<std::string>(reply.body, "name");
@@ -73,8 +72,8 @@ void PublisherEndpoint::adopt(shm::Segment ring, shm::Segment cursor, shm::Bell 
       std::min<std::size_t>(ring::max_event_bytes(ring_->ring_bytes), static_cast<std::size_t>(limits::event_bytes));
   sequence_ = committed_sequence_ = next_sequence - 1;
   committed_ = ring_->start_position;
-  writer_ = ring::RingWriter(ring_segment_.data() + shm::page_bytes, ring_->ring_bytes, &ring_->tail, committed_,
-                             committed_);
+  writer_ =
+      ring::RingWriter(ring_segment_.data() + shm::page_bytes, ring_->ring_bytes, &ring_->tail, committed_, committed_);
 }
 
 std::uint64_t PublisherEndpoint::consumed() const noexcept {

@@ -34,8 +34,8 @@ Error error_of_reply(const Json& reply) {
 }
 
 Json reply_of_error(const Error& error) {
-  return Json{{"ok", false},          {"code", to_string(error.code())}, {"object", error.object()},
-              {"why", error.why()},   {"advice", error.advice()},        {"errno", error.system_errno()}};
+  return Json{{"ok", false},        {"code", to_string(error.code())}, {"object", error.object()},
+              {"why", error.why()}, {"advice", error.advice()},        {"errno", error.system_errno()}};
 }
 
 }  // namespace ackring::client

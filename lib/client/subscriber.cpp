@@ -38,7 +38,8 @@ inline std::size_t Member::collect(std::span<DeliveryView> out) {
   shm::fence_for_waker(fence_required());
   // relaxed: only the number counts, nothing is read by it; ordered behind `taken` by the fence and by X's barrier
   const std::uint64_t revoked = ring_->revoked.load(std::memory_order_relaxed);
-  if (revoked > first) [[unlikely]] return give_back_revoked(out.first(count), revoked);
+  if (revoked > first) [[unlikely]]
+    return give_back_revoked(out.first(count), revoked);
   return count;
 }
 
@@ -56,13 +57,15 @@ std::size_t Member::give_back_revoked(std::span<DeliveryView> taken, std::uint64
 }
 
 std::size_t Member::take_batch(std::span<DeliveryView> out, Nanoseconds timeout) {
-  if (!guard_.open() || out.empty()) [[unlikely]] return 0;
+  if (!guard_.open() || out.empty()) [[unlikely]]
+    return 0;
   const UseGuard use(use_, "a Subscriber");
   begin_take();
   while (true) {
     const std::size_t count = collect(out);
     if (count != 0) [[likely]] {
-      if (armed_) [[unlikely]] disarm();
+      if (armed_) [[unlikely]]
+        disarm();
       return count;
     }
     if (!wait_for_record(timeout)) return 0;
@@ -81,17 +84,21 @@ std::optional<Delivery> Member::take(const std::shared_ptr<Member>& self, Nanose
 }
 
 Outcome Member::verdict(std::uint64_t entry, ring::Verdict verdict) {
-  if (!guard_.open()) [[unlikely]] return guard_.gone() == Gone::left ? Outcome::stale : Outcome::closed;
+  if (!guard_.open()) [[unlikely]]
+    return guard_.gone() == Gone::left ? Outcome::stale : Outcome::closed;
   if (at_most_once_) return Outcome::ok;
-  if (entry < ack_.acked_through() || !ack_.verdict(entry, verdict)) [[unlikely]] return Outcome::stale;
+  if (entry < ack_.acked_through() || !ack_.verdict(entry, verdict)) [[unlikely]]
+    return Outcome::stale;
   // relaxed: see detached()
-  if (detached_count_.load(std::memory_order_relaxed) != 0) [[unlikely]] advance_released();
+  if (detached_count_.load(std::memory_order_relaxed) != 0) [[unlikely]]
+    advance_released();
   notify_exchange();
   return Outcome::ok;
 }
 
 Outcome Member::ack_through(std::uint64_t entry) {
-  if (!guard_.open()) [[unlikely]] return guard_.gone() == Gone::left ? Outcome::stale : Outcome::closed;
+  if (!guard_.open()) [[unlikely]]
+    return guard_.gone() == Gone::left ? Outcome::stale : Outcome::closed;
   if (at_most_once_) return Outcome::ok;
   // relaxed: only this process writes it
   if (entry < ack_.acked_through() || entry >= page_->taken.load(std::memory_order_relaxed)) [[unlikely]] {
@@ -99,7 +106,8 @@ Outcome Member::ack_through(std::uint64_t entry) {
   }
   ack_.ack_through(entry + 1);
   // relaxed: see detached()
-  if (detached_count_.load(std::memory_order_relaxed) != 0) [[unlikely]] advance_released();
+  if (detached_count_.load(std::memory_order_relaxed) != 0) [[unlikely]]
+    advance_released();
   notify_exchange();
   return Outcome::ok;
 }

@@ -22,9 +22,12 @@ inline constexpr std::uint32_t adaptive_yields = 400;
 
 [[nodiscard]] inline shm::Backoff make_backoff(Wait wait) noexcept {
   switch (wait) {
-    case Wait::spin: return {std::numeric_limits<std::uint32_t>::max(), 0};
-    case Wait::park: return {0, 0};
-    case Wait::adaptive: break;
+    case Wait::spin:
+      return {std::numeric_limits<std::uint32_t>::max(), 0};
+    case Wait::park:
+      return {0, 0};
+    case Wait::adaptive:
+      break;
   }
   return {adaptive_spins, adaptive_yields};
 }

@@ -66,10 +66,14 @@ const char* to_string(Guarantee guarantee) noexcept {
 
 const char* to_string(Overflow overflow) noexcept {
   switch (overflow) {
-    case Overflow::automatic: return "automatic";
-    case Overflow::block: return "block";
-    case Overflow::drop_newest: return "drop-newest";
-    case Overflow::drop_oldest: return "drop-oldest";
+    case Overflow::automatic:
+      return "automatic";
+    case Overflow::block:
+      return "block";
+    case Overflow::drop_newest:
+      return "drop-newest";
+    case Overflow::drop_oldest:
+      return "drop-oldest";
   }
   return "unknown";
 }

@@ -21,7 +21,8 @@ Exchange::Exchange(shm::Directory& directory) : directory_(directory) {
                   "move the directory away and start again");
     }
   } else {
-    segment_ = shm::Segment::create(directory, "exchange", shm::SegmentKind::exchange, sizeof(shm::ExchangeSegment), 0, 0);
+    segment_ =
+        shm::Segment::create(directory, "exchange", shm::SegmentKind::exchange, sizeof(shm::ExchangeSegment), 0, 0);
   }
   page_ = segment_.as<shm::ExchangeSegment>();
   // relaxed: X is the only writer of this file; a predecessor's stores are ordered by the kernel lock
@@ -127,7 +128,8 @@ bool Exchange::drain(Ingress& ingress, std::uint64_t now_ns, std::uint64_t until
       continue;
     }
     Route& route = *ingress.routes[header.topic - 1];
-    if (!routes_.current(route)) [[unlikely]] routes_.refresh(route, topics_->text(route.topic), queues_);
+    if (!routes_.current(route)) [[unlikely]]
+      routes_.refresh(route, topics_->text(route.topic), queues_);
     bool blocked = false;
     for (Queue* queue : route.sinks) blocked = blocked || !ready(*queue, header.bytes, now_ns, redoing);
     if (blocked) break;
@@ -255,8 +257,7 @@ bool Exchange::prepare_park() {
   shm::barrier_for_parker();
   for (const Ingress* ingress : hot_) {
     // A ring that is full of blocked events is work only when its sink has room again; its sink will ring.
-    if (!ingress->quarantined && ingress->reader.readable() &&
-        ingress->reader.position() == ingress->reader.limit()) {
+    if (!ingress->quarantined && ingress->reader.readable() && ingress->reader.position() == ingress->reader.limit()) {
       return false;
     }
   }

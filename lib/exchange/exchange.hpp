@@ -177,12 +177,12 @@ class Exchange {
   std::uint64_t n_ = 0;  // of the last intent
   bool fence_required_ = false;
 
-  std::vector<Queue*> touched_;   // by the open transaction
-  std::vector<Ingress*> hot_;     // polled
-  std::vector<Queue*> active_;    // with something unsettled
-  std::size_t turn_ = 0;          // of the round robin
-  std::vector<std::unique_ptr<Queue>> queues_;          // by index; removed ones stay empty
-  std::vector<std::unique_ptr<Ingress>> publishers_;    // by slot
+  std::vector<Queue*> touched_;                       // by the open transaction
+  std::vector<Ingress*> hot_;                         // polled
+  std::vector<Queue*> active_;                        // with something unsettled
+  std::size_t turn_ = 0;                              // of the round robin
+  std::vector<std::unique_ptr<Queue>> queues_;        // by index; removed ones stay empty
+  std::vector<std::unique_ptr<Ingress>> publishers_;  // by slot
   std::unordered_map<std::string, Queue*> by_name_;
   std::vector<std::string> report_;
 };

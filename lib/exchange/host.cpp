@@ -95,7 +95,7 @@ Host::Host(std::shared_ptr<shm::Directory> directory, std::string bus, HostOptio
   shm::ExchangeSegment& page = state.exchange->page();
   // relaxed: notices
   page.pid.store(static_cast<std::uint64_t>(::getpid()), std::memory_order_relaxed);
-  page.started_unix_ns.store(unix_now_ns(), std::memory_order_relaxed);  // relaxed: a notice
+  page.started_unix_ns.store(unix_now_ns(), std::memory_order_relaxed);       // relaxed: a notice
   page.tick_ns.store(shm::Environment::now_ns(), std::memory_order_relaxed);  // relaxed: a sign of life
   state.exchange->set_fence_required(!membarrier);
   state.service = std::make_unique<Service>(*state.directory, *state.exchange, state.bus, state.epoll.get());

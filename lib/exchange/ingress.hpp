@@ -17,15 +17,15 @@ struct Route;
 struct Ingress {
   ring::RingReader reader;
   shm::IngressBlock block{};
-  std::vector<Route*> routes;  // by publisher-local topic number - 1
+  std::vector<Route*> routes;                   // by publisher-local topic number - 1
   const shm::IngressRing* ring_page = nullptr;  // nullptr: no live incarnation
   shm::IngressCursor* cursor = nullptr;
   shm::Word32* topic_map = nullptr;
 
   std::uint16_t slot = 0;
-  bool hot = false;           // X polls the ring
-  bool has_bell = false;      // the client can wake X
-  bool closing = false;       // the publisher is gone; drain, then retire the ring
+  bool hot = false;       // X polls the ring
+  bool has_bell = false;  // the client can wake X
+  bool closing = false;   // the publisher is gone; drain, then retire the ring
   bool quarantined = false;
   std::uint64_t client = 0;
   std::uint64_t incarnation = 0;

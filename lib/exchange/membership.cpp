@@ -27,7 +27,7 @@ std::uint64_t Exchange::next_file() {
 
 std::uint64_t Exchange::new_client() {
   const std::uint64_t number = page_->next_client.load(std::memory_order_relaxed) + 1;  // relaxed: X is the only writer
-  page_->next_client.store(number, std::memory_order_relaxed);  // relaxed: as above
+  page_->next_client.store(number, std::memory_order_relaxed);                          // relaxed: as above
   return number;
 }
 
@@ -97,7 +97,8 @@ PublisherGrant Exchange::attach_publisher(std::uint64_t client, const std::strin
     fresh->name.copy(text.data(), text.size() - 1);
     shm::shared_copy(entry.name.data(), text.data(), text.size());
     const auto state = name.empty() ? shm::PublisherState::anonymous : shm::PublisherState::named;
-    entry.state.store(static_cast<std::uint32_t>(state), std::memory_order_release);  // release(publisher.state): the name
+    entry.state.store(static_cast<std::uint32_t>(state),
+                      std::memory_order_release);  // release(publisher.state): the name
     found = fresh.get();
     publishers_[free_slot] = std::move(fresh);
   }
@@ -131,7 +132,7 @@ PublisherGrant Exchange::attach_publisher(std::uint64_t client, const std::strin
     throw;
   }
   shm::PublisherEntry& entry = page_->publishers[found->slot];
-  entry.client.store(client, std::memory_order_relaxed);           // relaxed: published by incarnation
+  entry.client.store(client, std::memory_order_relaxed);            // relaxed: published by incarnation
   entry.incarnation.store(incarnation, std::memory_order_release);  // release(publisher.incarnation): its files count
   if (old != 0) directory_.remove(cursor_name(found->slot, old));
   found->incarnation = incarnation;
@@ -161,10 +162,11 @@ void Exchange::map_ingress(Ingress& ingress) {
   if (!std::has_single_bit(ring_bytes) || shm::page_bytes + ring_bytes > ingress.ring_segment.bytes()) {
     throw Error(ErrorCode::damaged, ring_file, "its size does not fit its file");
   }
-  ingress.reader = ring::RingReader(ingress.ring_segment.data() + shm::page_bytes, ring_bytes,
-                                    &ingress.ring_page->tail, ingress.block.consumed);
+  ingress.reader = ring::RingReader(ingress.ring_segment.data() + shm::page_bytes, ring_bytes, &ingress.ring_page->tail,
+                                    ingress.block.consumed);
   // A crash between the block and the word: the block counts.
-  ingress.cursor->consumed.store(ingress.block.consumed, std::memory_order_release);  // release(ingress.consumed): read
+  ingress.cursor->consumed.store(ingress.block.consumed,
+                                 std::memory_order_release);  // release(ingress.consumed): all of it was read
   // acquire(cursor.topics): the map's entries below it
   const std::uint64_t topics = ingress.cursor->topics.load(std::memory_order_acquire);
   ingress.routes.clear();
@@ -218,14 +220,14 @@ void Exchange::create_ring(Queue& queue) {
 
 void Exchange::map_ring(Queue& queue) {
   const std::string name = ring_name(queue.id, queue.ring_incarnation);
-  queue.ring_segment =
-      shm::Segment::attach(directory_, name, shm::SegmentKind::member_ring, shm::Access::read_write);
+  queue.ring_segment = shm::Segment::attach(directory_, name, shm::SegmentKind::member_ring, shm::Access::read_write);
   queue.ring_segment.close_fd();
   queue.ring_page = queue.ring_segment.as<shm::MemberRing>();
   const std::uint64_t slots = queue.ring_page->slots;
   const std::uint64_t ring_bytes = queue.ring_page->ring_bytes;
   const std::uint64_t data = shm::page_bytes + states_bytes(slots);
-  if (!std::has_single_bit(slots) || !std::has_single_bit(ring_bytes) || data + ring_bytes > queue.ring_segment.bytes()) {
+  if (!std::has_single_bit(slots) || !std::has_single_bit(ring_bytes) ||
+      data + ring_bytes > queue.ring_segment.bytes()) {
     throw Error(ErrorCode::damaged, name, "its sizes do not fit its file");
   }
   queue.slot_mask = slots - 1;

@@ -15,7 +15,8 @@ bool Exchange::pump(Queue& queue) {
   if (record != nullptr) {
     begin(shm::TransactionKind::pump, queue.id, block.backlog_head, 0);
     touch_ring(queue);
-    for (std::uint64_t events = 0, bytes = 0; record != nullptr && events < batch_events && bytes < batch_bytes; ++events) {
+    for (std::uint64_t events = 0, bytes = 0; record != nullptr && events < batch_events && bytes < batch_bytes;
+         ++events) {
       if (!queue.has_credit() || !queue.ring.fits(record->bytes)) break;
       const std::uint32_t size = record->bytes;
       std::byte* to = queue.ring.claim(size);

@@ -28,18 +28,18 @@ struct Queue {
       : id(number), backlog(directory, "sub." + std::to_string(number) + ".backlog", generation) {}
 
   // What routing and delivering an event touches.
-  ring::RingWriter ring;         // of the member ring; meaningless without has_ring
-  std::uint64_t entries = 0;     // entry number behind the last record written
+  ring::RingWriter ring;          // of the member ring; meaningless without has_ring
+  std::uint64_t entries = 0;      // entry number behind the last record written
   std::uint64_t floor_entry = 0;  // entries below are reusable
   std::uint64_t slot_mask = 0;
-  std::uint64_t largest_record = 0;  // a quarter of the member ring, less room for AttemptInfo
-  std::uint32_t* ends = nullptr;   // by slot: low half of the ring position behind the entry's record
-  std::uint64_t touched_n = 0;     // last transaction that wrote into this queue
+  std::uint64_t largest_record = 0;   // a quarter of the member ring, less room for AttemptInfo
+  std::uint32_t* ends = nullptr;      // by slot: low half of the ring position behind the entry's record
+  std::uint64_t touched_n = 0;        // last transaction that wrote into this queue
   std::uint64_t skip_through = 0;     // redo: events of the transaction up to this sequence are in the sinks already
   std::uint64_t counted_through = 0;  // … and those up to this one are in the counters already
   bool has_ring = false;
-  bool to_backlog = true;   // the backlog holds events, so the next one goes behind them
-  bool dropping = false;    // this transaction dropped an event of this queue; it drops the later ones too
+  bool to_backlog = true;  // the backlog holds events, so the next one goes behind them
+  bool dropping = false;   // this transaction dropped an event of this queue; it drops the later ones too
   bool ring_touched = false;
   bool backlog_touched = false;
 
@@ -50,9 +50,9 @@ struct Queue {
   shm::Word8* states = nullptr;  // by slot: DeliveryState, let_go_bit
 
   // Settling.
-  ring::AckReader acks;        // of the member's ack page; invalid without a member
-  std::uint64_t taken = 0;     // as last seen; never beyond `entries`
-  std::uint64_t decided = 0;   // state bytes that are not zero in [floor_entry, entries)
+  ring::AckReader acks;       // of the member's ack page; invalid without a member
+  std::uint64_t taken = 0;    // as last seen; never beyond `entries`
+  std::uint64_t decided = 0;  // state bytes that are not zero in [floor_entry, entries)
   std::uint64_t invalid_acks = 0;
   std::deque<TakenMark> marks;
   std::uint64_t timed_out_below = 0;  // entries below were looked at for a time-out

@@ -87,7 +87,8 @@ void Exchange::recover_ring(Queue& queue) {
   // State bytes below the floor mean nothing; what a crash left of them is cleared before their slots are used again.
   const std::uint64_t open = queue.entries - queue.floor_entry;
   for (std::uint64_t slot = 0; slot < queue.slots(); ++slot) {
-    if (queue.states[slot].load(std::memory_order_relaxed) == 0) continue;  // relaxed: X is the only writer
+    // acquire(delivery.state): the move that the byte stands for
+    if (queue.states[slot].load(std::memory_order_acquire) == 0) continue;
     if (((slot - queue.floor_entry) & queue.slot_mask) < open) {
       ++queue.decided;
     } else {
@@ -121,15 +122,16 @@ void Exchange::recover_publishers() {
     auto ingress = std::make_unique<Ingress>();
     ingress->slot = static_cast<std::uint16_t>(slot);
     ingress->name = entry.name.data();
-    ingress->incarnation = entry.incarnation.load(std::memory_order_acquire);  // acquire(publisher.incarnation): its files
-    ingress->client = entry.client.load(std::memory_order_relaxed);            // relaxed: before incarnation
+    ingress->incarnation =
+        entry.incarnation.load(std::memory_order_acquire);           // acquire(publisher.incarnation): its files
+    ingress->client = entry.client.load(std::memory_order_relaxed);  // relaxed: before incarnation
     if (ingress->incarnation != 0) {
       try {
         map_ingress(*ingress);
       } catch (const Error& error) {
         report_.push_back("publisher " + ingress->name + ": damaged, set aside: " + error.what());
-        for (const std::string& name : {ingress_name(ingress->slot, ingress->incarnation),
-                                        cursor_name(ingress->slot, ingress->incarnation)}) {
+        for (const std::string& name :
+             {ingress_name(ingress->slot, ingress->incarnation), cursor_name(ingress->slot, ingress->incarnation)}) {
           if (directory_.exists(name)) directory_.rename(name, "damaged." + name);
         }
         *ingress = Ingress{};

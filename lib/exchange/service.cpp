@@ -13,8 +13,8 @@ namespace ackring::exchange {
 namespace {
 
 control::Json error_body(const Error& error) {
-  return {{"ok", false},          {"code", to_string(error.code())}, {"object", error.object()},
-          {"why", error.why()},   {"advice", error.advice()},        {"errno", error.system_errno()}};
+  return {{"ok", false},        {"code", to_string(error.code())}, {"object", error.object()},
+          {"why", error.why()}, {"advice", error.advice()},        {"errno", error.system_errno()}};
 }
 
 void watch(int epoll_fd, int fd, std::uint64_t what) {
@@ -22,7 +22,8 @@ void watch(int epoll_fd, int fd, std::uint64_t what) {
   event.events = EPOLLIN;
   event.data.u64 = what;
   if (::epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &event) != 0) {
-    throw Error(ErrorCode::no_space, "epoll", "the exchange can't watch one more descriptor", "raise its limits", errno);
+    throw Error(ErrorCode::no_space, "epoll", "the exchange can't watch one more descriptor", "raise its limits",
+                errno);
   }
 }
 
@@ -89,8 +90,12 @@ void Service::drop(int fd, const std::string& why) {
   std::unique_ptr<Client> client = std::move(at->second);
   connected_.erase(at);
   if (!why.empty()) {
-    client->socket.send({{"ok", false}, {"code", "protocol"}, {"object", "control connection"}, {"why", why},
-                         {"advice", "see docs/architecture.md for the protocol"}, {"errno", 0}});
+    client->socket.send({{"ok", false},
+                         {"code", "protocol"},
+                         {"object", "control connection"},
+                         {"why", why},
+                         {"advice", "see docs/architecture.md for the protocol"},
+                         {"errno", 0}});
   }
   ::epoll_ctl(epoll_fd_, EPOLL_CTL_DEL, fd, nullptr);
   client->socket.close();
@@ -223,7 +228,8 @@ Service::Reply Service::hello(Client& client, const Json& request) {
     shm::UniqueFd lock = directory_.create(lock_name(id));
     shm::try_lock(lock.get());
     client.lock_file = directory_.open(lock_name(id), true);
-    reply.descriptors.push_back(std::move(lock));  // X's copy is closed once it is sent: the client alone holds the lock
+    reply.descriptors.push_back(
+        std::move(lock));  // X's copy is closed once it is sent: the client alone holds the lock
     client.id = id;
   }
   // relaxed: notices
@@ -248,8 +254,8 @@ Service::Reply Service::publisher(Client& client, const Json& request) {
   Ingress* ingress = nullptr;
   if (request.contains("resume")) {
     const Json& resume = request["resume"];
-    ingress = exchange_.find_publisher(resume.at("slot").get<std::uint16_t>(),
-                                       resume.at("incarnation").get<std::uint64_t>());
+    ingress =
+        exchange_.find_publisher(resume.at("slot").get<std::uint16_t>(), resume.at("incarnation").get<std::uint64_t>());
     if (ingress == nullptr || ingress->client != client.id) {
       throw Error(ErrorCode::not_found, "publisher", "the exchange does not know this incarnation", "make a new one");
     }
@@ -273,8 +279,8 @@ Service::Reply Service::publisher(Client& client, const Json& request) {
 }
 
 Service::Reply Service::publisher_close(Client& client, const Json& request) {
-  Ingress* ingress = exchange_.find_publisher(request.at("slot").get<std::uint16_t>(),
-                                              request.at("incarnation").get<std::uint64_t>());
+  Ingress* ingress =
+      exchange_.find_publisher(request.at("slot").get<std::uint16_t>(), request.at("incarnation").get<std::uint64_t>());
   if (ingress != nullptr && ingress->client == client.id) exchange_.detach_publisher(*ingress);
   return {};
 }
@@ -292,17 +298,20 @@ Service::Reply Service::subscribe(Client& client, const Json& request) {
     reply.body = {{"subscription", queue->id}, {"name", queue->options.name}};
   } else {
     const bool ephemeral = request.at("ephemeral").get<bool>();
-    const SubscriptionOptions options = control::options_from_json(
-        request.at("name").get<std::string>(), request.at("patterns").get<std::vector<std::string>>(),
-        request.at("options"));
-    const MemberGrant grant = exchange_.attach_member(
-        client.id, options, ephemeral, request.value("given", std::vector<std::string>{}));
+    const SubscriptionOptions options =
+        control::options_from_json(request.at("name").get<std::string>(),
+                                   request.at("patterns").get<std::vector<std::string>>(), request.at("options"));
+    const MemberGrant grant =
+        exchange_.attach_member(client.id, options, ephemeral, request.value("given", std::vector<std::string>{}));
     queue = grant.queue;
     reply.descriptors.push_back(directory_.open(grant.ring_file, false));
     reply.descriptors.push_back(directory_.open(grant.ack_file, true));
-    reply.body = {{"subscription", queue->id},     {"name", queue->options.name},
-                  {"ring", queue->ring_incarnation}, {"ack_page", queue->ack_incarnation},
-                  {"entry", grant.entry},          {"position", grant.position},
+    reply.body = {{"subscription", queue->id},
+                  {"name", queue->options.name},
+                  {"ring", queue->ring_incarnation},
+                  {"ack_page", queue->ack_incarnation},
+                  {"entry", grant.entry},
+                  {"position", grant.position},
                   {"options", control::options_to_json(queue->options)}};
   }
   queue->bell = new_bell(tag(Source::queue, queue->index), reply);
@@ -331,8 +340,8 @@ Service::Reply Service::subscription(Client& /*client*/, const std::string& op, 
   const std::string name = request.at("name").get<std::string>();
   Reply reply;
   if (op == "subscription_create" || op == "subscription_update") {
-    const SubscriptionOptions options = control::options_from_json(
-        name, request.at("patterns").get<std::vector<std::string>>(), request.at("options"));
+    const SubscriptionOptions options =
+        control::options_from_json(name, request.at("patterns").get<std::vector<std::string>>(), request.at("options"));
     shm::check_name("subscription", name);
     if (op == "subscription_create") {
       exchange_.create_subscription(options, false);
@@ -347,9 +356,8 @@ Service::Reply Service::subscription(Client& /*client*/, const std::string& op, 
                 "`shmtool stat` lists them");
   }
   if (op == "subscription_get") {
-    reply.body = {{"name", name},
-                  {"patterns", queue->options.patterns},
-                  {"options", control::options_to_json(queue->options)}};
+    reply.body = {
+        {"name", name}, {"patterns", queue->options.patterns}, {"options", control::options_to_json(queue->options)}};
   } else if (op == "subscription_remove") {
     if (queue->has_member() || queue->leaving) {
       throw Error(ErrorCode::busy, "subscription '" + name + "'", "it has a live member", "stop that one first");

@@ -66,12 +66,14 @@ class Service {
   Exchange& exchange_;
   std::string bus_;
   int epoll_fd_;
-  std::unordered_map<int, std::unique_ptr<Client>> connected_;            // by socket
-  std::unordered_map<std::uint64_t, std::unique_ptr<Client>> away_;       // by id
+  std::unordered_map<int, std::unique_ptr<Client>> connected_;       // by socket
+  std::unordered_map<std::uint64_t, std::unique_ptr<Client>> away_;  // by id
 };
 
 /// What an epoll event is about: the kind in the upper half, a number in the lower.
 enum class Source : std::uint64_t { listener = 1, stop = 2, client = 3, publisher = 4, queue = 5 };
-inline std::uint64_t tag(Source source, std::uint64_t number) { return static_cast<std::uint64_t>(source) << 32 | number; }
+inline std::uint64_t tag(Source source, std::uint64_t number) {
+  return static_cast<std::uint64_t>(source) << 32 | number;
+}
 
 }  // namespace ackring::exchange

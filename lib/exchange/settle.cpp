@@ -13,7 +13,7 @@ void Exchange::set_state(Queue& queue, std::uint64_t entry, DeliveryState state,
   const std::uint8_t old = queue.state_of(entry);
   if (old == 0) ++queue.decided;
   const auto value = static_cast<std::uint8_t>(static_cast<std::uint8_t>(state) | (let_go ? shm::let_go_bit : 0));
-  // release(delivery.state): whatever moved the event is done
+  // release(delivery.state): whatever moved the event is done before its source counts as settled
   queue.states[entry & queue.slot_mask].store(value, std::memory_order_release);
 }
 

@@ -46,7 +46,8 @@ Json describe(const PublisherView& view) {
 PublisherView view_of(std::string name, const shm::IngressBlock& block, const shm::IngressRing* ring) {
   PublisherView view{std::move(name), block, block.sequence, 0};
   if (ring != nullptr) {
-    view.sequence = ring->sequence.load(std::memory_order_relaxed);  // relaxed: a count for people; the publisher writes it
+    view.sequence =
+        ring->sequence.load(std::memory_order_relaxed);  // relaxed: a count for people; the publisher writes it
     view.back_pressured = ring->back_pressured.load(std::memory_order_relaxed);  // relaxed: as above
   }
   return view;
@@ -58,8 +59,8 @@ Json exchange_part(const shm::ExchangeSegment& page, const char* state) {
   const double uptime = static_cast<double>(unix_now_ns() - started) / 1e9;
   const bool alive = std::string_view(state) != "stopped";
   return {{"state", state},
-          {"pid", alive ? page.pid.load(std::memory_order_relaxed) : 0},       // relaxed: as above
-          {"generation", page.generation.load(std::memory_order_relaxed)},    // relaxed: as above
+          {"pid", alive ? page.pid.load(std::memory_order_relaxed) : 0},    // relaxed: as above
+          {"generation", page.generation.load(std::memory_order_relaxed)},  // relaxed: as above
           {"uptime_s", alive ? uptime : 0.0}};
 }
 
@@ -67,7 +68,8 @@ Json exchange_part(const shm::ExchangeSegment& page, const char* state) {
 
 std::uint64_t unix_now_ns() {
   return static_cast<std::uint64_t>(
-      std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::system_clock::now().time_since_epoch()).count());
+      std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::system_clock::now().time_since_epoch())
+          .count());
 }
 
 Json describe(const SubscriptionView& view) {
@@ -84,8 +86,7 @@ Json describe(const SubscriptionView& view) {
     const std::uint64_t slots = view.ring->slots;
     const auto* base = reinterpret_cast<const std::byte*>(view.ring);
     const auto* states = reinterpret_cast<const shm::Word8*>(base + shm::page_bytes);
-    const std::byte* data =
-        base + shm::page_bytes + ((slots + shm::page_bytes - 1) & ~(shm::page_bytes - 1));
+    const std::byte* data = base + shm::page_bytes + ((slots + shm::page_bytes - 1) & ~(shm::page_bytes - 1));
     ring::RingReader reader(data, view.ring->ring_bytes, &view.ring->tail, view.ring_block.floor_position);
     for (std::uint64_t entry = view.ring_block.floor_entry; entry != block.entries; ++entry) {
       const std::byte* record = reader.peek();
@@ -209,10 +210,10 @@ Json describe_files(const shm::Directory& directory, std::uint64_t id, const std
                     const shm::ExchangeSegment& page) {
   const std::string prefix = "sub." + std::to_string(id);
   const Json definition = Json::parse(directory.read_file(prefix + ".json"));
-  const SubscriptionOptions options = control::options_from_json(
-      definition.at("name"), definition.at("patterns"), control::Json::parse(definition.at("options").dump()));
-  const shm::Segment state = shm::Segment::attach(directory, prefix + ".state", shm::SegmentKind::subscription,
-                                                  shm::Access::read_only);
+  const SubscriptionOptions options = control::options_from_json(definition.at("name"), definition.at("patterns"),
+                                                                 control::Json::parse(definition.at("options").dump()));
+  const shm::Segment state =
+      shm::Segment::attach(directory, prefix + ".state", shm::SegmentKind::subscription, shm::Access::read_only);
   const auto* subscription = state.as<const shm::SubscriptionSegment>();
   SubscriptionView view;
   view.options = &options;
@@ -237,8 +238,9 @@ Json describe_files(const shm::Directory& directory, std::uint64_t id, const std
   }
   // A redelivery that a dead exchange left half done: its copy counts, so its source does not.
   for (const shm::Intent& intent : page.intents[0]) {
-    if (intent.n.load(std::memory_order_acquire) != view.block.n || view.block.n == 0 ||  // acquire(intent.n): its record
-        intent.kind.load(std::memory_order_relaxed) !=                                    // relaxed: after n
+    if (intent.n.load(std::memory_order_acquire) != view.block.n ||
+        view.block.n == 0 ||                            // acquire(intent.n): its record
+        intent.kind.load(std::memory_order_relaxed) !=  // relaxed: after n
             static_cast<std::uint32_t>(shm::TransactionKind::redeliver)) {
       continue;
     }

@@ -22,9 +22,9 @@ struct SubscriptionView {
   shm::SubscriptionBlock block{};
   const shm::MemberRing* ring = nullptr;  // nullptr: it has none
   shm::RingBlock ring_block{};
-  std::uint64_t taken = 0;         // entry number, as far as it is possible
-  std::uint64_t moved_entry = 0;   // source of a redelivery whose copy counts already …
-  std::uint8_t moved_state = 0;    // … and what its state byte will be; 0: there is none
+  std::uint64_t taken = 0;        // entry number, as far as it is possible
+  std::uint64_t moved_entry = 0;  // source of a redelivery whose copy counts already …
+  std::uint8_t moved_state = 0;   // … and what its state byte will be; 0: there is none
   bool has_member = false;
   /// Calls `each` with the delivery number of each record of the backlog, oldest first, until it answers false.
   std::function<void(const std::function<bool(std::uint64_t delivery)>& each)> walk_backlog;

@@ -136,8 +136,8 @@ void Exchange::update_subscription(const SubscriptionOptions& options, const std
     merged[option] = wanted[option];
   }
   const SubscriptionOptions before = queue->options;
-  queue->options = control::options_from_json(
-      before.name, options.patterns.empty() ? before.patterns : options.patterns, merged);
+  queue->options =
+      control::options_from_json(before.name, options.patterns.empty() ? before.patterns : options.patterns, merged);
   try {
     save_definition(*queue);
   } catch (const Error&) {

@@ -48,7 +48,8 @@ void Exchange::expire(Queue& queue, std::uint64_t now_ns) {
     queue.timed_out_below = taken;
     queue.marks.pop_front();
   }
-  const bool moved = queue.marks.empty() ? queue.taken != queue.timed_out_below : queue.taken != queue.marks.back().taken;
+  const bool moved =
+      queue.marks.empty() ? queue.taken != queue.timed_out_below : queue.taken != queue.marks.back().taken;
   if (moved) queue.marks.push_back({now_ns, queue.taken});
 }
 

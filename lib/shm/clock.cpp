@@ -22,9 +22,9 @@ std::uint64_t kernel_ns() noexcept {
 
 #if defined(__x86_64__)
 
-constexpr std::uint64_t baseline_ns = 100'000'000;     // shortest measurement of the counter's rate
+constexpr std::uint64_t baseline_ns = 100'000'000;  // shortest measurement of the counter's rate
 constexpr std::uint64_t new_bearings_ns = 1'000'000'000;
-constexpr unsigned rate_shift = 32;                    // rate: nanoseconds per tick, as a fraction of 2^32
+constexpr unsigned rate_shift = 32;  // rate: nanoseconds per tick, as a fraction of 2^32
 
 // The kernel uses the counter for its own clocks only after it has found it constant and in step on all cores.
 bool kernel_trusts_counter() noexcept {
@@ -87,8 +87,7 @@ std::uint64_t monotonic_ns() noexcept {
 #if defined(__x86_64__)
   Bearings& at = bearings;
   if (at.rate != 0) {
-    const auto since = static_cast<std::uint64_t>(
-        static_cast<Wide>(__rdtsc() - at.tick) * at.rate >> rate_shift);
+    const auto since = static_cast<std::uint64_t>(static_cast<Wide>(__rdtsc() - at.tick) * at.rate >> rate_shift);
     if (since < new_bearings_ns) {
       // A counter read a moment before the bearings, or a corrected rate, must not take time back.
       at.last_ns = std::max(at.last_ns, at.ns + since);

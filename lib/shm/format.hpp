@@ -25,9 +25,9 @@ inline constexpr std::uint32_t layout_version = 1;
 inline constexpr std::size_t page_bytes = 4096;
 
 enum class SegmentKind : std::uint32_t {
-  exchange = 1,      // X writes; one per bus
-  topics = 2,        // X writes; interned topics, append-only
-  ingress_ring = 3,  // a publisher writes
+  exchange = 1,        // X writes; one per bus
+  topics = 2,          // X writes; interned topics, append-only
+  ingress_ring = 3,    // a publisher writes
   ingress_cursor = 4,  // X writes; what it has consumed of one ingress ring
   subscription = 5,    // X writes; counters and log positions
   member_ring = 6,     // X writes; records for one member
@@ -51,10 +51,10 @@ struct SegmentHeader {
 // ---------------------------------------------------------------------------------------------------------------- rings
 
 enum class RecordKind : std::uint16_t {
-  none = 0,      // zero always means nothing
+  none = 0,  // zero always means nothing
   event = 1,
-  padding = 2,   // skip `bytes`; the record did not fit before the end of the ring
-  topic = 3,     // ingress only: payload is the text of topic `topic`, a publisher-local number
+  padding = 2,      // skip `bytes`; the record did not fit before the end of the ring
+  topic = 3,        // ingress only: payload is the text of topic `topic`, a publisher-local number
   segment_end = 4,  // logs only: go on at the start of the next segment
 };
 
@@ -118,13 +118,13 @@ struct PublisherEntry {
 
 struct ExchangeSegment {
   SegmentHeader header;
-  Word64 generation;       // +1 at each start of an exchange
-  Word64 pid;              // for people; never decides anything
+  Word64 generation;  // +1 at each start of an exchange
+  Word64 pid;         // for people; never decides anything
   Word64 started_unix_ns;
-  Word32 state;            // ExchangeState
-  Word32 fence_required;   // 1: some process has no membarrier, hot sides fence
-  Word64 next_client;      // last client incarnation given out
-  Word64 next_file;        // last number given to a subscription or incarnation
+  Word32 state;           // ExchangeState
+  Word32 fence_required;  // 1: some process has no membarrier, hot sides fence
+  Word64 next_client;     // last client incarnation given out
+  Word64 next_file;       // last number given to a subscription or incarnation
   std::array<std::uint8_t, 16> padding0;
   alignas(64) Word64 tick_ns;  // CLOCK_MONOTONIC of X's last tick: a stale one means stalled
   std::array<std::uint8_t, 56> padding1;
@@ -184,7 +184,7 @@ struct IngressCursor {
   alignas(64) Word32 not_polled;  // 1: X sleeps or has this ring off its list; ring the bell after a commit
   std::array<std::uint8_t, 60> padding1;
   alignas(64) Word64 version;
-  Word64 topics;  // publisher-local topics mapped so far
+  Word64 topics;          // publisher-local topics mapped so far
   Word64 first_sequence;  // of this incarnation
   Word64 quarantined;     // 1: the ring was found damaged and is not read any more
   std::array<std::uint8_t, 32> padding2;
@@ -203,22 +203,22 @@ struct Sink {
 
 /// One of two copies, written whole, once per transaction that touches the subscription.
 struct SubscriptionBlock {
-  std::uint64_t n;            // transaction that stored this copy
-  std::uint64_t ring_of_n;    // events of transaction n in the member ring that are counted here
-  std::uint64_t backlog_of_n;  // … in the backlog
+  std::uint64_t n;              // transaction that stored this copy
+  std::uint64_t ring_of_n;      // events of transaction n in the member ring that are counted here
+  std::uint64_t backlog_of_n;   // … in the backlog
   std::uint64_t sequence_of_n;  // the last event of transaction n that is counted here (its publisher's sequence)
-  std::uint64_t matched;       // = number of the last delivery
-  std::uint64_t entries;       // entry number behind the last record of the member ring
-  std::uint64_t backlog_head;  // log position
+  std::uint64_t matched;        // = number of the last delivery
+  std::uint64_t entries;        // entry number behind the last record of the member ring
+  std::uint64_t backlog_head;   // log position
   std::uint64_t backlog_events;
   std::uint64_t backlog_bytes;
   std::uint64_t dropped_newest;
   std::uint64_t dropped_oldest;
   std::uint64_t purged;
   std::uint64_t redelivered;
-  std::uint64_t dropped_too_large;  // the record is larger than a quarter of the member ring
-  std::uint64_t delivered;       // entries taken from rings that were retired
-  std::uint64_t retired_ring;    // incarnation of the last ring whose totals were folded into this block
+  std::uint64_t dropped_too_large;      // the record is larger than a quarter of the member ring
+  std::uint64_t delivered;              // entries taken from rings that were retired
+  std::uint64_t retired_ring;           // incarnation of the last ring whose totals were folded into this block
   std::array<std::uint64_t, 8> totals;  // by DeliveryState, of rings that were retired
 };
 
@@ -259,8 +259,8 @@ struct RingBlock {
 /// Ring of one member, with X's state of every entry that is not yet below the floor.
 struct MemberRing {
   SegmentHeader header;
-  std::uint64_t ring_bytes;      // power of two
-  std::uint64_t slots;           // power of two; at most this many entries between floor and tail
+  std::uint64_t ring_bytes;  // power of two
+  std::uint64_t slots;       // power of two; at most this many entries between floor and tail
   std::uint64_t start_position;
   std::uint64_t start_entry;
   std::array<std::uint8_t, 32> padding0;

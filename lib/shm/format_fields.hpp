@@ -5,109 +5,109 @@
 #include "lib/shm/format.hpp"
 
 // X-macro: S(struct, bytes) opens a structure, F(struct, field, offset, bytes) is one field of it.
-#define ACKRING_SHARED_LAYOUT(S, F)            \
-  S(SegmentHeader, 128)                        \
-  F(SegmentHeader, magic, 0, 8)                \
-  F(SegmentHeader, layout_version, 8, 4)       \
-  F(SegmentHeader, kind, 12, 4)                \
-  F(SegmentHeader, segment_bytes, 16, 8)       \
-  F(SegmentHeader, generation, 24, 8)          \
-  F(SegmentHeader, boot_id, 32, 16)            \
-  F(SegmentHeader, created_unix_ns, 48, 8)     \
-  F(SegmentHeader, owner, 56, 8)               \
-  F(SegmentHeader, reserved, 64, 64)           \
-  S(RecordHeader, 48)                          \
-  F(RecordHeader, bytes, 0, 4)                 \
-  F(RecordHeader, kind, 4, 2)                  \
-  F(RecordHeader, flags, 6, 2)                 \
-  F(RecordHeader, sequence, 8, 8)              \
-  F(RecordHeader, published_ns, 16, 8)         \
-  F(RecordHeader, topic, 24, 4)                \
-  F(RecordHeader, payload_bytes, 28, 4)        \
-  F(RecordHeader, headers_bytes, 32, 4)        \
-  F(RecordHeader, key_bytes, 36, 2)            \
-  F(RecordHeader, publisher, 38, 2)            \
-  F(RecordHeader, delivery, 40, 8)             \
-  S(AttemptInfo, 16)                           \
-  F(AttemptInfo, first_delivered_ns, 0, 8)     \
-  F(AttemptInfo, attempt, 8, 4)                \
-  F(AttemptInfo, cause, 12, 4)                 \
-  S(Intent, 64)                                \
-  F(Intent, n, 0, 8)                           \
-  F(Intent, kind, 8, 4)                        \
-  F(Intent, reserved, 12, 4)                   \
-  F(Intent, source, 16, 8)                     \
-  F(Intent, from, 24, 8)                       \
-  F(Intent, to, 32, 8)                         \
-  F(Intent, padding, 40, 24)                   \
-  S(PublisherEntry, 128)                       \
-  F(PublisherEntry, state, 0, 4)               \
-  F(PublisherEntry, reserved, 4, 4)            \
-  F(PublisherEntry, incarnation, 8, 8)         \
-  F(PublisherEntry, client, 16, 8)             \
-  F(PublisherEntry, name, 24, 64)              \
-  F(PublisherEntry, padding, 88, 40)           \
-  S(ExchangeSegment, 135168)                   \
-  F(ExchangeSegment, header, 0, 128)           \
-  F(ExchangeSegment, generation, 128, 8)       \
-  F(ExchangeSegment, pid, 136, 8)              \
-  F(ExchangeSegment, started_unix_ns, 144, 8)  \
-  F(ExchangeSegment, state, 152, 4)            \
-  F(ExchangeSegment, fence_required, 156, 4)   \
-  F(ExchangeSegment, next_client, 160, 8)      \
-  F(ExchangeSegment, next_file, 168, 8)        \
-  F(ExchangeSegment, padding0, 176, 16)        \
-  F(ExchangeSegment, tick_ns, 192, 8)          \
-  F(ExchangeSegment, padding1, 200, 56)        \
-  F(ExchangeSegment, intents, 256, 512)        \
-  F(ExchangeSegment, padding2, 768, 3328)      \
+#define ACKRING_SHARED_LAYOUT(S, F) \
+  S(SegmentHeader, 128) \
+  F(SegmentHeader, magic, 0, 8) \
+  F(SegmentHeader, layout_version, 8, 4) \
+  F(SegmentHeader, kind, 12, 4) \
+  F(SegmentHeader, segment_bytes, 16, 8) \
+  F(SegmentHeader, generation, 24, 8) \
+  F(SegmentHeader, boot_id, 32, 16) \
+  F(SegmentHeader, created_unix_ns, 48, 8) \
+  F(SegmentHeader, owner, 56, 8) \
+  F(SegmentHeader, reserved, 64, 64) \
+  S(RecordHeader, 48) \
+  F(RecordHeader, bytes, 0, 4) \
+  F(RecordHeader, kind, 4, 2) \
+  F(RecordHeader, flags, 6, 2) \
+  F(RecordHeader, sequence, 8, 8) \
+  F(RecordHeader, published_ns, 16, 8) \
+  F(RecordHeader, topic, 24, 4) \
+  F(RecordHeader, payload_bytes, 28, 4) \
+  F(RecordHeader, headers_bytes, 32, 4) \
+  F(RecordHeader, key_bytes, 36, 2) \
+  F(RecordHeader, publisher, 38, 2) \
+  F(RecordHeader, delivery, 40, 8) \
+  S(AttemptInfo, 16) \
+  F(AttemptInfo, first_delivered_ns, 0, 8) \
+  F(AttemptInfo, attempt, 8, 4) \
+  F(AttemptInfo, cause, 12, 4) \
+  S(Intent, 64) \
+  F(Intent, n, 0, 8) \
+  F(Intent, kind, 8, 4) \
+  F(Intent, reserved, 12, 4) \
+  F(Intent, source, 16, 8) \
+  F(Intent, from, 24, 8) \
+  F(Intent, to, 32, 8) \
+  F(Intent, padding, 40, 24) \
+  S(PublisherEntry, 128) \
+  F(PublisherEntry, state, 0, 4) \
+  F(PublisherEntry, reserved, 4, 4) \
+  F(PublisherEntry, incarnation, 8, 8) \
+  F(PublisherEntry, client, 16, 8) \
+  F(PublisherEntry, name, 24, 64) \
+  F(PublisherEntry, padding, 88, 40) \
+  S(ExchangeSegment, 135168) \
+  F(ExchangeSegment, header, 0, 128) \
+  F(ExchangeSegment, generation, 128, 8) \
+  F(ExchangeSegment, pid, 136, 8) \
+  F(ExchangeSegment, started_unix_ns, 144, 8) \
+  F(ExchangeSegment, state, 152, 4) \
+  F(ExchangeSegment, fence_required, 156, 4) \
+  F(ExchangeSegment, next_client, 160, 8) \
+  F(ExchangeSegment, next_file, 168, 8) \
+  F(ExchangeSegment, padding0, 176, 16) \
+  F(ExchangeSegment, tick_ns, 192, 8) \
+  F(ExchangeSegment, padding1, 200, 56) \
+  F(ExchangeSegment, intents, 256, 512) \
+  F(ExchangeSegment, padding2, 768, 3328) \
   F(ExchangeSegment, publishers, 4096, 131072) \
-  S(TopicsSegment, 4096)                       \
-  F(TopicsSegment, header, 0, 128)             \
-  F(TopicsSegment, arena_bytes, 128, 8)        \
-  F(TopicsSegment, count, 136, 8)              \
-  F(TopicsSegment, padding, 144, 3952)         \
-  S(TopicText, 2)                              \
-  F(TopicText, bytes, 0, 2)                    \
-  S(IngressRing, 4096)                         \
-  F(IngressRing, header, 0, 128)               \
-  F(IngressRing, ring_bytes, 128, 8)           \
-  F(IngressRing, start_position, 136, 8)       \
-  F(IngressRing, padding0, 144, 48)            \
-  F(IngressRing, tail, 192, 8)                 \
-  F(IngressRing, sequence, 200, 8)             \
-  F(IngressRing, topics, 208, 8)               \
-  F(IngressRing, back_pressured, 216, 8)       \
-  F(IngressRing, padding1, 224, 32)            \
-  F(IngressRing, parked, 256, 4)               \
-  F(IngressRing, padding2, 260, 60)            \
-  F(IngressRing, padding3, 320, 3776)          \
-  S(IngressBlock, 64)                          \
-  F(IngressBlock, n, 0, 8)                     \
-  F(IngressBlock, consumed, 8, 8)              \
-  F(IngressBlock, sequence, 16, 8)             \
-  F(IngressBlock, routed, 24, 8)               \
-  F(IngressBlock, unroutable, 32, 8)           \
-  F(IngressBlock, duplicates, 40, 8)           \
-  F(IngressBlock, discarded, 48, 8)            \
-  F(IngressBlock, reserved, 56, 8)             \
-  S(IngressCursor, 4096)                       \
-  F(IngressCursor, header, 0, 128)             \
-  F(IngressCursor, consumed, 128, 8)           \
-  F(IngressCursor, padding0, 136, 56)          \
-  F(IngressCursor, not_polled, 192, 4)         \
-  F(IngressCursor, padding1, 196, 60)          \
-  F(IngressCursor, version, 256, 8)            \
-  F(IngressCursor, topics, 264, 8)             \
-  F(IngressCursor, first_sequence, 272, 8)     \
-  F(IngressCursor, quarantined, 280, 8)        \
-  F(IngressCursor, padding2, 288, 32)          \
-  F(IngressCursor, blocks, 320, 128)           \
-  F(IngressCursor, padding3, 448, 3648)        \
-  S(Sink, 16)                                  \
-  F(Sink, base, 0, 8)                          \
-  F(Sink, n, 8, 8)                             \
-  S(SubscriptionBlock, 192)                    \
+  S(TopicsSegment, 4096) \
+  F(TopicsSegment, header, 0, 128) \
+  F(TopicsSegment, arena_bytes, 128, 8) \
+  F(TopicsSegment, count, 136, 8) \
+  F(TopicsSegment, padding, 144, 3952) \
+  S(TopicText, 2) \
+  F(TopicText, bytes, 0, 2) \
+  S(IngressRing, 4096) \
+  F(IngressRing, header, 0, 128) \
+  F(IngressRing, ring_bytes, 128, 8) \
+  F(IngressRing, start_position, 136, 8) \
+  F(IngressRing, padding0, 144, 48) \
+  F(IngressRing, tail, 192, 8) \
+  F(IngressRing, sequence, 200, 8) \
+  F(IngressRing, topics, 208, 8) \
+  F(IngressRing, back_pressured, 216, 8) \
+  F(IngressRing, padding1, 224, 32) \
+  F(IngressRing, parked, 256, 4) \
+  F(IngressRing, padding2, 260, 60) \
+  F(IngressRing, padding3, 320, 3776) \
+  S(IngressBlock, 64) \
+  F(IngressBlock, n, 0, 8) \
+  F(IngressBlock, consumed, 8, 8) \
+  F(IngressBlock, sequence, 16, 8) \
+  F(IngressBlock, routed, 24, 8) \
+  F(IngressBlock, unroutable, 32, 8) \
+  F(IngressBlock, duplicates, 40, 8) \
+  F(IngressBlock, discarded, 48, 8) \
+  F(IngressBlock, reserved, 56, 8) \
+  S(IngressCursor, 4096) \
+  F(IngressCursor, header, 0, 128) \
+  F(IngressCursor, consumed, 128, 8) \
+  F(IngressCursor, padding0, 136, 56) \
+  F(IngressCursor, not_polled, 192, 4) \
+  F(IngressCursor, padding1, 196, 60) \
+  F(IngressCursor, version, 256, 8) \
+  F(IngressCursor, topics, 264, 8) \
+  F(IngressCursor, first_sequence, 272, 8) \
+  F(IngressCursor, quarantined, 280, 8) \
+  F(IngressCursor, padding2, 288, 32) \
+  F(IngressCursor, blocks, 320, 128) \
+  F(IngressCursor, padding3, 448, 3648) \
+  S(Sink, 16) \
+  F(Sink, base, 0, 8) \
+  F(Sink, n, 8, 8) \
+  S(SubscriptionBlock, 192) \
   F(SubscriptionBlock, n, 0, 8) \
   F(SubscriptionBlock, ring_of_n, 8, 8) \
   F(SubscriptionBlock, backlog_of_n, 16, 8) \
@@ -125,64 +125,64 @@
   F(SubscriptionBlock, delivered, 112, 8) \
   F(SubscriptionBlock, retired_ring, 120, 8) \
   F(SubscriptionBlock, totals, 128, 64) \
-  S(SubscriptionSegment, 4096)                 \
-  F(SubscriptionSegment, header, 0, 128)       \
-  F(SubscriptionSegment, version, 128, 8)      \
+  S(SubscriptionSegment, 4096) \
+  F(SubscriptionSegment, header, 0, 128) \
+  F(SubscriptionSegment, version, 128, 8) \
   F(SubscriptionSegment, backlog_tail, 136, 8) \
-  F(SubscriptionSegment, backlog, 144, 16)     \
-  F(SubscriptionSegment, padding0, 160, 32)    \
-  F(SubscriptionSegment, blocks, 192, 384)     \
-  F(SubscriptionSegment, padding1, 576, 3520)  \
-  S(RingBlock, 128)                            \
-  F(RingBlock, floor_entry, 0, 8)              \
-  F(RingBlock, floor_position, 8, 8)           \
-  F(RingBlock, totals, 16, 64)                 \
-  F(RingBlock, padding, 80, 48)                \
-  S(MemberRing, 4096)                          \
-  F(MemberRing, header, 0, 128)                \
-  F(MemberRing, ring_bytes, 128, 8)            \
-  F(MemberRing, slots, 136, 8)                 \
-  F(MemberRing, start_position, 144, 8)        \
-  F(MemberRing, start_entry, 152, 8)           \
-  F(MemberRing, padding0, 160, 32)             \
-  F(MemberRing, tail, 192, 8)                  \
-  F(MemberRing, padding1, 200, 56)             \
-  F(MemberRing, revoked, 256, 8)               \
-  F(MemberRing, padding2, 264, 56)             \
-  F(MemberRing, acks_wanted, 320, 4)           \
-  F(MemberRing, padding3, 324, 60)             \
-  F(MemberRing, sink, 384, 16)                 \
-  F(MemberRing, client, 400, 8)                \
-  F(MemberRing, ack_page, 408, 8)              \
-  F(MemberRing, version, 416, 8)               \
-  F(MemberRing, padding4, 424, 24)             \
-  F(MemberRing, blocks, 448, 256)              \
-  F(MemberRing, padding5, 704, 3392)           \
-  S(AckPage, 4096)                             \
-  F(AckPage, header, 0, 128)                   \
-  F(AckPage, slots, 128, 8)                    \
-  F(AckPage, start_entry, 136, 8)              \
-  F(AckPage, padding0, 144, 48)                \
-  F(AckPage, taken, 192, 8)                    \
-  F(AckPage, padding1, 200, 56)                \
-  F(AckPage, acked_through, 256, 8)            \
+  F(SubscriptionSegment, backlog, 144, 16) \
+  F(SubscriptionSegment, padding0, 160, 32) \
+  F(SubscriptionSegment, blocks, 192, 384) \
+  F(SubscriptionSegment, padding1, 576, 3520) \
+  S(RingBlock, 128) \
+  F(RingBlock, floor_entry, 0, 8) \
+  F(RingBlock, floor_position, 8, 8) \
+  F(RingBlock, totals, 16, 64) \
+  F(RingBlock, padding, 80, 48) \
+  S(MemberRing, 4096) \
+  F(MemberRing, header, 0, 128) \
+  F(MemberRing, ring_bytes, 128, 8) \
+  F(MemberRing, slots, 136, 8) \
+  F(MemberRing, start_position, 144, 8) \
+  F(MemberRing, start_entry, 152, 8) \
+  F(MemberRing, padding0, 160, 32) \
+  F(MemberRing, tail, 192, 8) \
+  F(MemberRing, padding1, 200, 56) \
+  F(MemberRing, revoked, 256, 8) \
+  F(MemberRing, padding2, 264, 56) \
+  F(MemberRing, acks_wanted, 320, 4) \
+  F(MemberRing, padding3, 324, 60) \
+  F(MemberRing, sink, 384, 16) \
+  F(MemberRing, client, 400, 8) \
+  F(MemberRing, ack_page, 408, 8) \
+  F(MemberRing, version, 416, 8) \
+  F(MemberRing, padding4, 424, 24) \
+  F(MemberRing, blocks, 448, 256) \
+  F(MemberRing, padding5, 704, 3392) \
+  S(AckPage, 4096) \
+  F(AckPage, header, 0, 128) \
+  F(AckPage, slots, 128, 8) \
+  F(AckPage, start_entry, 136, 8) \
+  F(AckPage, padding0, 144, 48) \
+  F(AckPage, taken, 192, 8) \
+  F(AckPage, padding1, 200, 56) \
+  F(AckPage, acked_through, 256, 8) \
   F(AckPage, refused, 264, 8) \
-  F(AckPage, padding2, 272, 48)                \
-  F(AckPage, released, 320, 8)                 \
-  F(AckPage, padding3, 328, 56)                \
-  F(AckPage, parked, 384, 4)                   \
-  F(AckPage, padding4, 388, 60)                \
-  F(AckPage, padding5, 448, 3648)              \
-  S(LogSegment, 192)                           \
-  F(LogSegment, header, 0, 128)                \
+  F(AckPage, padding2, 272, 48) \
+  F(AckPage, released, 320, 8) \
+  F(AckPage, padding3, 328, 56) \
+  F(AckPage, parked, 384, 4) \
+  F(AckPage, padding4, 388, 60) \
+  F(AckPage, padding5, 448, 3648) \
+  S(LogSegment, 192) \
+  F(LogSegment, header, 0, 128) \
   F(LogSegment, padding, 128, 64)
 
 namespace ackring::shm {
 
-#define ACKRING_ASSERT_STRUCT(type, size)                                            \
-  static_assert(sizeof(type) == (size), #type " has another size than documented");  \
+#define ACKRING_ASSERT_STRUCT(type, size) \
+  static_assert(sizeof(type) == (size), #type " has another size than documented"); \
   static_assert(std::is_standard_layout_v<type>);
-#define ACKRING_ASSERT_FIELD(type, field, at, size)                                                            \
+#define ACKRING_ASSERT_FIELD(type, field, at, size) \
   static_assert(offsetof(type, field) == (at) && sizeof(type::field) == (size), #type "::" #field " has moved");
 ACKRING_SHARED_LAYOUT(ACKRING_ASSERT_STRUCT, ACKRING_ASSERT_FIELD)
 #undef ACKRING_ASSERT_STRUCT

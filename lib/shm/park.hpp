@@ -24,7 +24,8 @@ inline void fence_for_waker(bool fence_required) noexcept {
   if (fence_required) {
     std::atomic_thread_fence(std::memory_order_seq_cst);  // seq_cst(park.fallback) both sides fence without membarrier
   } else {
-    std::atomic_signal_fence(std::memory_order_seq_cst);  // seq_cst(park.compiler) order only; the parker's barrier orders
+    std::atomic_signal_fence(
+        std::memory_order_seq_cst);  // seq_cst(park.compiler) order only; the parker's barrier orders
   }
 }
 

@@ -43,8 +43,8 @@ struct PlayedIngress {
       made->consumed.store(start, std::memory_order_relaxed);
       made->first_sequence.store(1, std::memory_order_relaxed);
     };
-    ring = shm::Segment::create(exchange.directory, "ring", SegmentKind::ingress_ring, shm::page_bytes + ring_bytes,
-                                1, 0, fill_ring);
+    ring = shm::Segment::create(exchange.directory, "ring", SegmentKind::ingress_ring, shm::page_bytes + ring_bytes, 1,
+                                0, fill_ring);
     cursor = shm::Segment::create(exchange.directory, "cursor", SegmentKind::ingress_cursor, sizeof(shm::IngressCursor),
                                   1, 0, fill_cursor);
     auto ends = shm::Bell::make_pair();

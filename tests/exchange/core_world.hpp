@@ -31,8 +31,8 @@ class CorePublisher {
   CorePublisher(shm::Directory& directory, const exchange::PublisherGrant& grant)
       : slot_(grant.slot), incarnation_(grant.incarnation), sequence_(grant.next_sequence - 1) {
     ring_ = shm::Segment::attach(directory, grant.ring_file, shm::SegmentKind::ingress_ring, shm::Access::read_write);
-    cursor_ = shm::Segment::attach(directory, grant.cursor_file, shm::SegmentKind::ingress_cursor,
-                                   shm::Access::read_only);
+    cursor_ =
+        shm::Segment::attach(directory, grant.cursor_file, shm::SegmentKind::ingress_cursor, shm::Access::read_only);
     auto* page = ring_.as<shm::IngressRing>();
     writer_ = ring::RingWriter(ring_.data() + shm::page_bytes, page->ring_bytes, &page->tail,
                                page->tail.load(std::memory_order_relaxed), 0);
@@ -140,8 +140,8 @@ inline void check_books(const nlohmann::ordered_json& stat) {
   INFO(stat.dump(1));
   for (const auto& row : stat["subscriptions"]) {
     std::uint64_t places = 0;
-    for (const char* place : {"acked", "queued", "in_flight", "retry_waiting", "dlq_size", "dlq_removed", "expired",
-                              "purged"}) {
+    for (const char* place :
+         {"acked", "queued", "in_flight", "retry_waiting", "dlq_size", "dlq_removed", "expired", "purged"}) {
       places += row[place].get<std::uint64_t>();
     }
     for (const auto& [reason, count] : row["dropped"].items()) places += count.get<std::uint64_t>();

@@ -109,7 +109,8 @@ void publish_all(Channel& channel, const std::string& directory, std::uint64_t p
     payload.resize(event.bytes - event.key.size());
     fill(payload, event.number);
     const Outcome outcome = handle.publish_wait(topic_text(event.topic), Bytes(payload), patience, {.key = event.key});
-    require(outcome == Outcome::ok, publisher_name(publisher) + " " + std::to_string(sequence) + ": " + to_string(outcome));
+    require(outcome == Outcome::ok,
+            publisher_name(publisher) + " " + std::to_string(sequence) + ": " + to_string(outcome));
   }
   require(handle.sequence() == events, "a refused event took a sequence number");
   require(handle.flush(patience) == Outcome::ok, "flush");
@@ -225,5 +226,5 @@ TEST_CASE("20 publishers, 50 subscribers, 10,000 topics: every event once and in
   }
   CHECK(unroutable == 0);
   MESSAGE((publishers * events) << " events, " << expected << " deliveries, " << looks / 4 << " looks at stat, "
-                              << static_cast<double>(now_ns() - started) / 1e9 << " s");
+                                << static_cast<double>(now_ns() - started) / 1e9 << " s");
 }

@@ -60,7 +60,8 @@ void take_until_told(Channel& channel, const std::string& directory, Subscriptio
     }
     if (!delivery) continue;
     std::uint64_t& before = seen[std::string(delivery->publisher())];
-    const std::string id = name + ": " + std::string(delivery->publisher()) + "/" + std::to_string(delivery->sequence());
+    const std::string id =
+        name + ": " + std::string(delivery->publisher()) + "/" + std::to_string(delivery->sequence());
     require(delivery->sequence() == before + 1, id + " came after " + std::to_string(before));
     require(delivery->attempt() == 1, id + ": attempt " + std::to_string(delivery->attempt()));
     require(delivery->delivery() == ++count, id + ": delivery " + std::to_string(delivery->delivery()));
@@ -97,15 +98,15 @@ void progress(Children& takers, std::uint64_t reports) {
 }
 
 void start_taker(Children& takers, const std::string& directory, SubscriptionOptions options, ExchangeMode mode) {
-  takers.push_back(std::make_unique<Child>(Child::start("taker", [&, options, mode](Channel& channel) {
-    take_until_told(channel, directory, options, mode, 200);
-  })));
+  takers.push_back(std::make_unique<Child>(Child::start(
+      "taker", [&, options, mode](Channel& channel) { take_until_told(channel, directory, options, mode, 200); })));
   next(*takers.back(), "pid");
 }
 
 void start_giver(Children& givers, const std::string& directory, const std::string& name, ExchangeMode mode) {
-  givers.push_back(std::make_unique<Child>(Child::start(
-      "giver", [&, name, mode](Channel& channel) { publish_until_told(channel, directory, name, mode, ~std::uint64_t{0}); })));
+  givers.push_back(std::make_unique<Child>(Child::start("giver", [&, name, mode](Channel& channel) {
+    publish_until_told(channel, directory, name, mode, ~std::uint64_t{0});
+  })));
   next(*givers.back(), "pid");
 }
 
@@ -135,8 +136,8 @@ TEST_CASE("an exchange that is killed and restarted in the middle of a run loses
   Children takers;
   start_taker(takers, temporary.path(), {.name = "all", .patterns = {"#"}}, ExchangeMode::require);
   // Rings that are always full: the way through the backlog is taken all the time.
-  start_taker(takers, temporary.path(), {.name = "tight", .patterns = {"run.*"}, .max_in_flight = 16, .ring_bytes = 4096},
-              ExchangeMode::require);
+  start_taker(takers, temporary.path(),
+              {.name = "tight", .patterns = {"run.*"}, .max_in_flight = 16, .ring_bytes = 4096}, ExchangeMode::require);
   start_taker(takers, temporary.path(), {.name = "one", .patterns = {"run.p1"}}, ExchangeMode::require);
   for (std::uint64_t i = 0; i < 3; ++i) start_giver(givers, temporary.path(), name_of(i), ExchangeMode::require);
 
@@ -195,7 +196,8 @@ TEST_CASE("when the process that hosts the exchange is killed, another client ta
     // Its end of the channel is closed: that was everything.
   }
   hosts[0]->wait(patience);
-  const auto ping = run({program("ACKRING_SHMTOOL"), "--dir", temporary.path(), "--bus", bus_name, "ping", "--timeout", "20s"});
+  const auto ping =
+      run({program("ACKRING_SHMTOOL"), "--dir", temporary.path(), "--bus", bus_name, "ping", "--timeout", "20s"});
   CHECK(ping.status == 0);
   MESSAGE("the bus serves " << static_cast<double>(now_ns() - killed) / 1e6 << " ms after its host was killed");
   CHECK(shm_stat(temporary.path()).at("exchange").at("pid") == takers[0]->pid());

@@ -21,7 +21,8 @@ std::uint64_t cpu_ns(pid_t pid) {
     std::istringstream fields(line.substr(line.rfind(')') + 2));
     std::string field;
     for (int i = 3; fields >> field; ++i) {
-      if (i == 14 || i == 15) sum += std::stoull(field) * 1'000'000'000 / static_cast<std::uint64_t>(::sysconf(_SC_CLK_TCK));
+      if (i == 14 || i == 15)
+        sum += std::stoull(field) * 1'000'000'000 / static_cast<std::uint64_t>(::sysconf(_SC_CLK_TCK));
     }
   }
   return sum;
@@ -85,7 +86,8 @@ TEST_CASE("ackring-exchange is ready soon after its start on an empty bus") {
     times.push_back(static_cast<double>(now_ns() - start) / 1e6);
     CHECK(exchange.stop() == 0);
   }
-  MESSAGE("ackring-exchange is ready after " << median(times) << " ms (median of 20), longest " << largest(times) << " ms");
+  MESSAGE("ackring-exchange is ready after " << median(times) << " ms (median of 20), longest " << largest(times)
+                                             << " ms");
   // The aim is 20 ms on a quiet machine; this bound is for one that builds something at the same time.
   CHECK(median(times) < 200);
 }
@@ -109,8 +111,7 @@ TEST_CASE("Bus::open with an embedded exchange: soon to the first event taken") 
     times.push_back(child.channel().expect(patience, "the time").at("ms"));
     CHECK(child.wait(patience) == 0);
   }
-  MESSAGE("Bus::open with an embedded exchange to the first event taken: " << median(times)
-                                                                           << " ms (median of 20), longest "
-                                                                           << largest(times) << " ms");
+  MESSAGE("Bus::open with an embedded exchange to the first event taken: "
+          << median(times) << " ms (median of 20), longest " << largest(times) << " ms");
   CHECK(median(times) < 200);  // the aim is 20 ms; as above
 }

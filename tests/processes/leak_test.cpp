@@ -22,7 +22,8 @@ struct Holdings {
 Holdings look(const std::string& directory, pid_t exchange) {
   Holdings holdings;
   const std::string process = "/proc/" + std::to_string(exchange);
-  for ([[maybe_unused]] const auto& entry : std::filesystem::directory_iterator(process + "/fd")) ++holdings.descriptors;
+  for ([[maybe_unused]] const auto& entry : std::filesystem::directory_iterator(process + "/fd"))
+    ++holdings.descriptors;
   std::ifstream maps(process + "/maps");
   for (std::string line; std::getline(maps, line);) {
     if (line.find("/" + std::string(bus_name) + "/") != std::string::npos) ++holdings.mappings;
@@ -124,7 +125,8 @@ TEST_CASE("clients that come and go, or are killed, leave no descriptor, no file
     CHECK(quiet.files.size() == before.files.size());
   }
   // What a bus without clients may hold: the totals of publishers, and named subscriptions without a member.
-  const std::regex documented(R"(exchange(\.lock|\.sock)?|topics|pub\.\d+\.cursor\.\d+|sub\.\d+\.(json|state|backlog\.\d{8}))");
+  const std::regex documented(
+      R"(exchange(\.lock|\.sock)?|topics|pub\.\d+\.cursor\.\d+|sub\.\d+\.(json|state|backlog\.\d{8}))");
   for (const std::string& file : quiet.files) CHECK_MESSAGE(std::regex_match(file, documented), file);
   check_books(shm_stat(temporary.path()));
   MESSAGE(lives << " lives in " << seconds << " s; the exchange has " << quiet.descriptors << " descriptors, the bus "

@@ -49,9 +49,7 @@ Json stat_of(Bus& bus, const std::string& subscription) {
   return row_of(stat, "subscriptions", subscription);
 }
 
-std::uint64_t dropped(const Json& row, const char* reason) {
-  return row.at("dropped").value(reason, std::uint64_t{0});
-}
+std::uint64_t dropped(const Json& row, const char* reason) { return row.at("dropped").value(reason, std::uint64_t{0}); }
 
 // Publishes until there is no room; how many were accepted.
 std::uint64_t publish_until_full(Publisher& publisher, std::string_view payload) {
@@ -140,7 +138,8 @@ TEST_CASE("events: exactly a quarter of the ring goes through; one byte more is 
     CHECK(publisher.sequence() == 0);
     // More than the ring holds at once, so that the largest events wrap in every position.
     for (int i = 0; i < 9; ++i) {
-      REQUIRE(publisher.publish("t", std::string_view(whole).substr(i == 8 ? 1 : 0), {.key = i == 8 ? "k" : ""}) == Outcome::ok);
+      REQUIRE(publisher.publish("t", std::string_view(whole).substr(i == 8 ? 1 : 0), {.key = i == 8 ? "k" : ""}) ==
+              Outcome::ok);
       auto delivery = subscriber.take(patience);
       REQUIRE(delivery);
       CHECK(delivery->payload().size() + delivery->key().size() == most);

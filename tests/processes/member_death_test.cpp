@@ -7,7 +7,7 @@ using namespace ackring::test;
 
 namespace {
 
-constexpr std::uint64_t held = 10;      // taken and not acked when the member dies
+constexpr std::uint64_t held = 10;       // taken and not acked when the member dies
 constexpr std::uint64_t per_round = 25;  // published in each round
 
 // Joins, takes `held` deliveries, acks every other one of the first four, and waits for its death.
@@ -122,9 +122,9 @@ TEST_CASE("what a killed subscriber held comes again to the next one; others are
   CHECK(row.at("acked") == rounds * per_round);
   CHECK(row.at("redelivered") == rounds * (held - 2));
   CHECK(row_of(stat, "subscriptions", "witness").at("redelivered") == 0);
-  MESSAGE("from SIGKILL to the next member: median " << median(until_joined) << " ms, longest " << largest(until_joined)
-                                                     << "; to its first redelivery: median " << median(until_redelivered)
-                                                     << " ms, longest " << largest(until_redelivered));
+  MESSAGE("from SIGKILL to the next member: median "
+          << median(until_joined) << " ms, longest " << largest(until_joined) << "; to its first redelivery: median "
+          << median(until_redelivered) << " ms, longest " << largest(until_redelivered));
   // The aim is 10 ms; machines that do other things as well are late now and then, so the bound that fails is 1 s.
   CHECK(largest(until_joined) < 1'000);
 }

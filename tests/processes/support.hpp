@@ -44,7 +44,8 @@ inline std::int64_t now_ns() {
 /// A program of this build; its path comes from meson.
 inline std::string program(const char* variable) {
   const char* path = std::getenv(variable);
-  if (path == nullptr) throw std::runtime_error(std::string(variable) + " is not set: run this test through meson test");
+  if (path == nullptr)
+    throw std::runtime_error(std::string(variable) + " is not set: run this test through meson test");
   return path;
 }
 
@@ -114,7 +115,8 @@ class ExchangeProcess {
  public:
   explicit ExchangeProcess(const std::string& directory)
       : child_(Child::execute({program("ACKRING_EXCHANGE"), "--dir", directory, "--bus", bus_name})) {
-    const std::string line = read_output(child_.output_fd(), [](const std::string& text) { return text.ends_with('\n'); });
+    const std::string line =
+        read_output(child_.output_fd(), [](const std::string& text) { return text.ends_with('\n'); });
     if (!line.starts_with("ready ")) throw std::runtime_error("the exchange is not ready: '" + line + "'");
   }
   [[nodiscard]] pid_t pid() const { return child_.pid(); }
