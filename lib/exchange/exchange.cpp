@@ -37,6 +37,10 @@ Exchange::Exchange(shm::Directory& directory) : directory_(directory) {
   redo();
   for (const auto& queue : queues_) {
     if (!queue) continue;
+    if (queue->ephemeral && !queue->has_member()) {  // its member left while the exchange was dying
+      remove_subscription(*queue);
+      continue;
+    }
     queue->to_backlog = !queue->has_ring || queue->block.backlog_events != 0;
     activate(*queue);
   }
@@ -200,6 +204,7 @@ void Exchange::tick(std::uint64_t now_ns) {
     }
     if (i >= active_.size() || active_[i] != &queue) continue;  // an ephemeral one has gone
     const bool settled = queue.floor_entry == queue.entries && queue.block.backlog_events == 0;
+    if (settled) queue.backlog.trim(queue.block.backlog_head);
     if (settled || (!queue.has_member() && !queue.leaving)) {
       queue.active = false;
       active_[i] = active_.back();

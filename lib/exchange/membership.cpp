@@ -63,7 +63,8 @@ PublisherGrant Exchange::attach_publisher(std::uint64_t client, const std::strin
     // relaxed: X is the only writer
     const auto state = static_cast<shm::PublisherState>(page_->publishers[slot].state.load(std::memory_order_relaxed));
     const bool anonymous = state == shm::PublisherState::anonymous;
-    if (name.empty() ? anonymous && ingress->ring_page == nullptr : ingress->name == name) {
+    const bool unused = ingress->ring_page == nullptr || (ingress->closing && !ingress->reader.readable());
+    if (name.empty() ? anonymous && unused : ingress->name == name) {
       found = ingress;
       break;
     }

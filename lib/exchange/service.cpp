@@ -193,6 +193,8 @@ void Service::handle(int fd, Client& client, control::Message& message) {
     drop(fd, closing);
     return;
   }
+  // Nobody waits for this answer; a client that closes a thousand publishers must not find its socket full of them.
+  if (reply.body["ok"] == true && request["op"] == "publisher_close") return;
   reply.body["id"] = id;
   std::vector<int> descriptors;
   for (const shm::UniqueFd& descriptor : reply.descriptors) descriptors.push_back(descriptor.get());

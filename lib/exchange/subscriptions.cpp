@@ -97,7 +97,10 @@ Queue& Exchange::create_subscription(const SubscriptionOptions& options, bool ep
   auto queue = std::make_unique<Queue>(directory_, id, generation_);
   queue->options = options;
   queue->ephemeral = ephemeral;
-  if (ephemeral) queue->options.name = "ephemeral-" + std::to_string(id);
+  if (ephemeral) {
+    queue->options.name = "ephemeral-" + std::to_string(id);
+    while (find_queue(queue->options.name) != nullptr) queue->options.name += "-";  // a user may have named one so
+  }
   const std::string state_file = "sub." + std::to_string(id) + ".state";
   queue->state_segment = shm::Segment::create(
       directory_, state_file, shm::SegmentKind::subscription, sizeof(shm::SubscriptionSegment), generation_, id,

@@ -125,6 +125,7 @@ TEST_CASE("events: exactly a quarter of the ring goes through; one byte more is 
     INFO(ring_bytes);
     Publisher publisher = bus.publisher({.ring_bytes = ring_bytes});
     Subscriber subscriber = bus.subscribe({.patterns = {"#"}, .ring_bytes = ring_bytes});
+    const std::uint64_t before = publisher.sequence();  // an anonymous slot that is used again goes on counting
     const std::size_t most = publisher.max_event_bytes();
     CHECK(most <= ring_bytes / 4);
     CHECK(most + 128 > ring_bytes / 4);
@@ -135,7 +136,7 @@ TEST_CASE("events: exactly a quarter of the ring goes through; one byte more is 
     CHECK(publisher.publish("t", whole, {.key = "k"}) == Outcome::too_large);
     const Headers headers{{"name", "value"}};
     CHECK(publisher.publish("t", whole, {.headers = &headers}) == Outcome::too_large);
-    CHECK(publisher.sequence() == 0);
+    CHECK(publisher.sequence() == before);
     // More than the ring holds at once, so that the largest events wrap in every position.
     for (int i = 0; i < 9; ++i) {
       REQUIRE(publisher.publish("t", std::string_view(whole).substr(i == 8 ? 1 : 0), {.key = i == 8 ? "k" : ""}) ==
