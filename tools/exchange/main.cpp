@@ -144,5 +144,13 @@ int main(int argc, char** argv) {
       "Prints `ready bus=… dir=… pid=…` when it serves. SIGTERM and SIGINT: routes what is committed, exits 0.\n"
       "Exit status 3: the bus has an exchange already, or the system refused. Tells systemd when it is ready.\n\n"
       "Example:\n  ackring-exchange --bus orders --cpu 1 &\n  shmtool --bus orders ping && shmtool --bus orders stat");
-  return run_program("ackring-exchange", app, argc, argv, [&options] { return serve(options); });
+  return run_program("ackring-exchange", app, argc, argv, [&options] {
+    try {
+      return serve(options);
+    } catch (const Error& error) {
+      // What shmtool answers with 1, "there is no such thing", is a refusal here: the exchange can't serve.
+      if (error.code() == ErrorCode::not_found) throw Failure(status_refused, error.what());
+      throw;
+    }
+  });
 }
