@@ -17,6 +17,7 @@
 
 #include <fmt/format.h>
 
+#include "ackring/error.hpp"
 #include "lib/exchange/host.hpp"
 #include "lib/shm/descriptor.hpp"
 #include "lib/shm/directory.hpp"
@@ -147,9 +148,9 @@ int main(int argc, char** argv) {
   return run_program("ackring-exchange", app, argc, argv, [&options] {
     try {
       return serve(options);
-    } catch (const Error& error) {
+    } catch (const ackring::Error& error) {
       // What shmtool answers with 1, "there is no such thing", is a refusal here: the exchange can't serve.
-      if (error.code() == ErrorCode::not_found) throw Failure(status_refused, error.what());
+      if (error.code() == ackring::ErrorCode::not_found) throw Failure(status_refused, error.what());
       throw;
     }
   });
