@@ -126,7 +126,6 @@ void two_threads(benchmark::State& state) {
         writer.advance(header.bytes);
       }
       writer.commit();
-      writer.prefetch();
     }
   });
   ring::RingReader reader(shared->data, ring_bytes, &shared->tail, 0);

@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "ackring/detail/record.hpp"
 #include "ackring/options.hpp"
 #include "ackring/outcome.hpp"
 
@@ -89,12 +90,23 @@ struct DeliveryView {
   const std::byte* record = nullptr;  ///< opaque; use the functions
   std::uint64_t entry = 0;            ///< opaque
 
-  [[nodiscard]] Bytes payload() const noexcept;
+  [[nodiscard]] Bytes payload() const noexcept {
+    const auto flags = detail::record_field<std::uint16_t>(record, detail::record_flags);
+    const std::size_t attempt_bytes = (flags & detail::record_flag_attempt) != 0 ? detail::record_attempt_bytes : 0;
+    return {record + detail::record_header_bytes + attempt_bytes,
+            detail::record_field<std::uint32_t>(record, detail::record_payload_bytes)};
+  }
   [[nodiscard]] std::string_view key() const noexcept;
-  [[nodiscard]] std::uint64_t sequence() const noexcept;
-  [[nodiscard]] std::uint64_t delivery() const noexcept;
+  [[nodiscard]] std::uint64_t sequence() const noexcept {
+    return detail::record_field<std::uint64_t>(record, detail::record_sequence);
+  }
+  [[nodiscard]] std::uint64_t delivery() const noexcept {
+    return detail::record_field<std::uint64_t>(record, detail::record_delivery);
+  }
   [[nodiscard]] std::uint32_t attempt() const noexcept;
-  [[nodiscard]] std::uint64_t published_ns() const noexcept;
+  [[nodiscard]] std::uint64_t published_ns() const noexcept {
+    return detail::record_field<std::uint64_t>(record, detail::record_published_ns);
+  }
 };
 
 }  // namespace ackring

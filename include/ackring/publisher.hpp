@@ -55,20 +55,21 @@ class Publisher {
 
   /// Copies one event and commits it. Outcomes: ok, back_pressured (nothing was published), too_large, invalid_topic,
   /// too_many_topics, closed.
-  Outcome publish(std::string_view topic, Bytes payload, EventAttributes attributes = {}) noexcept;
-  Outcome publish(std::string_view topic, std::string_view payload, EventAttributes attributes = {}) noexcept {
+  Outcome publish(std::string_view topic, Bytes payload, const EventAttributes& attributes = {}) noexcept;
+  Outcome publish(std::string_view topic, std::string_view payload, const EventAttributes& attributes = {}) noexcept {
     return publish(topic, as_bytes(payload), attributes);
   }
   /// The same, waiting up to `timeout` for room; back_pressured if there is none by then.
   Outcome publish_wait(std::string_view topic, Bytes payload, Nanoseconds timeout,
-                       EventAttributes attributes = {}) noexcept;
+                       const EventAttributes& attributes = {}) noexcept;
 
   /// Space for an event of exactly `payload_bytes`, written in place.
-  [[nodiscard]] Loan loan(std::string_view topic, std::size_t payload_bytes, EventAttributes attributes = {}) noexcept;
+  [[nodiscard]] Loan loan(std::string_view topic, std::size_t payload_bytes,
+                          const EventAttributes& attributes = {}) noexcept;
 
   /// Adds an event that is visible only after commit_batch(): one publication for many events. On back_pressured
   /// commit what is there, then try again. A batch is not atomic to subscribers; it is one store to the exchange.
-  Outcome add(std::string_view topic, Bytes payload, EventAttributes attributes = {}) noexcept;
+  Outcome add(std::string_view topic, Bytes payload, const EventAttributes& attributes = {}) noexcept;
   /// Publishes what was added.
   Outcome commit_batch() noexcept;
 

@@ -9,6 +9,16 @@
 #include "lib/ring/record.hpp"
 
 namespace ackring {
+
+static_assert(detail::record_flags == offsetof(shm::RecordHeader, flags) &&
+              detail::record_sequence == offsetof(shm::RecordHeader, sequence) &&
+              detail::record_published_ns == offsetof(shm::RecordHeader, published_ns) &&
+              detail::record_payload_bytes == offsetof(shm::RecordHeader, payload_bytes) &&
+              detail::record_delivery == offsetof(shm::RecordHeader, delivery) &&
+              detail::record_header_bytes == sizeof(shm::RecordHeader) &&
+              detail::record_attempt_bytes == sizeof(shm::AttemptInfo) &&
+              detail::record_flag_attempt == shm::flag_attempt);
+
 namespace {
 
 const shm::RecordHeader& header_of(const std::byte* record) noexcept {
@@ -162,11 +172,7 @@ void Delivery::detach() {
   member_->detached(entry_);
 }
 
-Bytes DeliveryView::payload() const noexcept { return payload_of(record); }
 std::string_view DeliveryView::key() const noexcept { return key_of(record); }
-std::uint64_t DeliveryView::sequence() const noexcept { return header_of(record).sequence; }
-std::uint64_t DeliveryView::delivery() const noexcept { return header_of(record).delivery; }
 std::uint32_t DeliveryView::attempt() const noexcept { return attempt_of(record); }
-std::uint64_t DeliveryView::published_ns() const noexcept { return header_of(record).published_ns; }
 
 }  // namespace ackring

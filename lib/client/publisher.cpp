@@ -196,22 +196,22 @@ Publisher::Publisher(Publisher&&) noexcept = default;
 Publisher& Publisher::operator=(Publisher&&) noexcept = default;
 Publisher::~Publisher() = default;
 
-Outcome Publisher::publish(std::string_view topic, Bytes payload, EventAttributes attributes) noexcept {
+Outcome Publisher::publish(std::string_view topic, Bytes payload, const EventAttributes& attributes) noexcept {
   return endpoint_ ? endpoint_->publish(topic, payload, attributes) : Outcome::closed;
 }
 
 Outcome Publisher::publish_wait(std::string_view topic, Bytes payload, Nanoseconds timeout,
-                                EventAttributes attributes) noexcept {
+                                const EventAttributes& attributes) noexcept {
   return endpoint_ ? endpoint_->publish_wait(topic, payload, timeout, attributes) : Outcome::closed;
 }
 
-Loan Publisher::loan(std::string_view topic, std::size_t payload_bytes, EventAttributes attributes) noexcept {
+Loan Publisher::loan(std::string_view topic, std::size_t payload_bytes, const EventAttributes& attributes) noexcept {
   Loan loan;
   if (endpoint_) endpoint_->lend(loan, topic, payload_bytes, attributes);
   return loan;
 }
 
-Outcome Publisher::add(std::string_view topic, Bytes payload, EventAttributes attributes) noexcept {
+Outcome Publisher::add(std::string_view topic, Bytes payload, const EventAttributes& attributes) noexcept {
   return endpoint_ ? endpoint_->add(topic, payload, attributes) : Outcome::closed;
 }
 

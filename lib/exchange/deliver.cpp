@@ -7,7 +7,12 @@ namespace ackring::exchange {
 bool Exchange::ready_slowly(Queue& queue, std::uint64_t bytes, std::uint64_t now_ns, bool redoing) {
   if (bytes > queue.largest_record) return true;  // put() counts it as dropped
   if (!queue.to_backlog) {
+    if (!redoing && open_window(queue, bytes)) return true;
     settle(queue);
+    if (!redoing && open_window(queue, bytes)) {
+      queue.full_since_ns = 0;
+      return true;
+    }
     if (queue.has_credit() && queue.ring.fits(bytes)) {
       queue.full_since_ns = 0;
       return true;
@@ -19,6 +24,31 @@ bool Exchange::ready_slowly(Queue& queue, std::uint64_t bytes, std::uint64_t now
     }
   }
   return backlog_ready(queue, bytes, redoing);
+}
+
+// A redo never writes without looking: its sinks may hold the event already.
+bool Exchange::open_window(Queue& queue, std::uint64_t bytes) {
+  if (!queue.has_credit() || queue.ring.contiguous() < bytes) return false;
+  touch_ring(queue);
+  if (queue.dropping) return false;
+  count_entries(queue);
+  queue.window_bytes = queue.ring.contiguous();
+  queue.window_entries = queue.slots() - (queue.entries - queue.floor_entry);
+  queue.delivery_of_entry = queue.block.matched + 1 - queue.entries;
+  return true;
+}
+
+// What put() wrote through the window and has not counted one by one.
+void Exchange::count_entries(Queue& queue) {
+  const std::uint64_t fresh = queue.entries - queue.counted_entries;
+  queue.counted_entries = queue.entries;
+  queue.block.ring_of_n += fresh;
+  queue.block.matched += fresh;
+}
+
+void Exchange::close_window(Queue& queue) {
+  count_entries(queue);
+  queue.window_bytes = queue.window_entries = 0;
 }
 
 bool Exchange::backlog_ready(Queue& queue, std::uint64_t bytes, bool redoing) {
@@ -44,7 +74,7 @@ std::byte* Exchange::place(Queue& queue, std::uint64_t bytes) {
     if (to != nullptr) [[likely]] {
       queue.ring.advance(bytes);
       queue.ends[queue.entries & queue.slot_mask] = static_cast<std::uint32_t>(queue.ring.position());
-      ++queue.entries;
+      queue.counted_entries = ++queue.entries;
       ++queue.block.ring_of_n;
       return to;
     }
@@ -59,6 +89,7 @@ std::byte* Exchange::place(Queue& queue, std::uint64_t bytes) {
 
 void Exchange::put_slowly(Queue& queue, const shm::RecordHeader& header, const std::byte* body) {
   touch(queue);
+  close_window(queue);
   const bool skip = header.sequence <= queue.skip_through;
   queue.block.sequence_of_n = header.sequence;
   if (header.bytes > queue.largest_record) {

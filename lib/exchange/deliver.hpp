@@ -25,25 +25,27 @@ inline void copy_body(std::byte* to, const std::byte* from, std::uint64_t bytes)
   std::memcpy(to, from, bytes);
 }
 
+inline bool in_window(const Queue& queue, std::uint64_t bytes) noexcept {
+  return bytes <= queue.window_bytes && queue.window_entries != 0 && bytes <= queue.largest_record;
+}
+
 inline bool Exchange::ready(Queue& queue, std::uint64_t bytes, std::uint64_t now_ns, bool redoing) {
-  const bool room = !queue.to_backlog && queue.has_credit() && bytes <= queue.largest_record && queue.ring.fits(bytes);
-  return room || ready_slowly(queue, bytes, now_ns, redoing);
+  return in_window(queue, bytes) || ready_slowly(queue, bytes, now_ns, redoing);
 }
 
 inline void Exchange::put(Queue& queue, const shm::RecordHeader& header, const std::byte* body) {
-  const bool usual = queue.touched_n == n_ && queue.ring_touched && !queue.to_backlog && !queue.dropping &&
-                     queue.has_credit() && header.sequence > queue.skip_through && header.bytes <= queue.largest_record;
-  std::byte* to = usual ? queue.ring.claim(header.bytes) : nullptr;
-  if (to == nullptr) [[unlikely]] {
-    put_slowly(queue, header, body);
+  if (!in_window(queue, header.bytes)) [[unlikely]] {
+    const shm::RecordHeader copy = header;  // so that the caller's stays in registers
+    put_slowly(queue, copy, body);
     return;
   }
-  queue.ring.advance(header.bytes);
-  queue.ends[queue.entries & queue.slot_mask] = static_cast<std::uint32_t>(queue.ring.position());
-  ++queue.entries;
-  ++queue.block.ring_of_n;
+  queue.window_bytes -= header.bytes;
+  --queue.window_entries;
+  std::byte* to = queue.ring.append(header.bytes);
+  const std::uint64_t entry = queue.entries++;
+  queue.ends[entry & queue.slot_mask] = static_cast<std::uint32_t>(queue.ring.position());
   queue.block.sequence_of_n = header.sequence;
-  ring::write_header(to, header, ++queue.block.matched);
+  ring::write_header(to, header, entry + queue.delivery_of_entry);
   copy_body(to + sizeof header, body, header.bytes - sizeof header);
 }
 

@@ -111,8 +111,9 @@ bool Exchange::drain(Ingress& ingress, std::uint64_t now_ns, std::uint64_t until
       break;
     }
     if (header.kind != static_cast<std::uint16_t>(RecordKind::event)) [[unlikely]] {
+      const RecordHeader copy = header;  // the header itself stays in registers
       if (header.kind != static_cast<std::uint16_t>(RecordKind::topic) ||
-          !define_topic(ingress, header, record + sizeof(RecordHeader))) {
+          !define_topic(ingress, copy, record + sizeof(RecordHeader))) {
         damage = "a record is neither an event nor a topic in order";
         break;
       }
@@ -153,6 +154,8 @@ bool Exchange::drain(Ingress& ingress, std::uint64_t now_ns, std::uint64_t until
     commit_sinks();
     commit_ingress(ingress);
     wake_members();
+  } else {
+    for (Queue* queue : touched_) close_window(*queue);
   }
   if (damage != nullptr) quarantine(ingress, damage);
   return moved;

@@ -129,6 +129,9 @@ class Exchange {
   // deliver.hpp, deliver.cpp
   bool ready(Queue& queue, std::uint64_t bytes, std::uint64_t now_ns, bool redoing);
   bool ready_slowly(Queue& queue, std::uint64_t bytes, std::uint64_t now_ns, bool redoing);
+  bool open_window(Queue& queue, std::uint64_t bytes);
+  static void count_entries(Queue& queue);
+  static void close_window(Queue& queue);
   bool backlog_ready(Queue& queue, std::uint64_t bytes, bool redoing);
   void put(Queue& queue, const shm::RecordHeader& header, const std::byte* body);
   void put_slowly(Queue& queue, const shm::RecordHeader& header, const std::byte* body);

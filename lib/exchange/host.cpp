@@ -189,7 +189,7 @@ void Host::run() {
     }
     ++idle;
     if (wait == Wait::spin || (wait == Wait::adaptive && idle < spins_before_yield)) {
-      shm::cpu_relax();
+      if (idle > shm::spins_without_pause) shm::cpu_relax();
       continue;
     }
     if (wait == Wait::adaptive && idle < spins_before_yield + yields_before_park) {

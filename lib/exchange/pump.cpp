@@ -23,7 +23,7 @@ bool Exchange::pump(Queue& queue) {
       shm::shared_copy(to, record, size);
       queue.ring.advance(size);
       queue.ends[queue.entries & queue.slot_mask] = static_cast<std::uint32_t>(queue.ring.position());
-      ++queue.entries;
+      queue.counted_entries = ++queue.entries;
       ++block.ring_of_n;
       --block.backlog_events;
       block.backlog_bytes -= size;

@@ -32,11 +32,16 @@ struct Queue {
   std::uint64_t entries = 0;      // entry number behind the last record written
   std::uint64_t floor_entry = 0;  // entries below are reusable
   std::uint64_t slot_mask = 0;
-  std::uint64_t largest_record = 0;   // a quarter of the member ring, less room for AttemptInfo
-  std::uint32_t* ends = nullptr;      // by slot: low half of the ring position behind the entry's record
-  std::uint64_t touched_n = 0;        // last transaction that wrote into this queue
-  std::uint64_t skip_through = 0;     // redo: events of the transaction up to this sequence are in the sinks already
-  std::uint64_t counted_through = 0;  // … and those up to this one are in the counters already
+  std::uint64_t largest_record = 0;  // a quarter of the member ring, less room for AttemptInfo
+  // The window: what this transaction may write into the ring without another look at anything. Closed: both 0.
+  std::uint64_t window_bytes = 0;
+  std::uint64_t window_entries = 0;
+  std::uint64_t counted_entries = 0;    // entries that block.ring_of_n and block.matched know of
+  std::uint64_t delivery_of_entry = 0;  // while the window is open: delivery number - entry number
+  std::uint32_t* ends = nullptr;        // by slot: low half of the ring position behind the entry's record
+  std::uint64_t touched_n = 0;          // last transaction that wrote into this queue
+  std::uint64_t skip_through = 0;       // redo: events of the transaction up to this sequence are in the sinks already
+  std::uint64_t counted_through = 0;    // … and those up to this one are in the counters already
   bool has_ring = false;
   bool to_backlog = true;  // the backlog holds events, so the next one goes behind them
   bool dropping = false;   // this transaction dropped an event of this queue; it drops the later ones too

@@ -24,6 +24,7 @@ void Exchange::touch(Queue& queue) {
   queue.ring_touched = false;
   queue.backlog_touched = false;
   queue.dropping = false;
+  queue.counted_entries = queue.entries;
   if (queue.block.n != n_) {
     queue.block.n = n_;
     queue.block.ring_of_n = 0;
@@ -45,7 +46,6 @@ void touch_sink(shm::Sink& sink, std::uint64_t n, std::uint64_t tail) {
 void Exchange::touch_ring(Queue& queue) {
   touch(queue);
   if (queue.ring_touched) return;
-  queue.ring.prefetch_tail();
   queue.ring_touched = true;
   touch_sink(queue.ring_page->sink, n_, queue.ring.position());
 }
@@ -60,6 +60,7 @@ void Exchange::touch_backlog(Queue& queue) {
 void Exchange::commit_sinks() {
   for (Queue* queue : touched_) {
     if (queue->ring_touched) queue->ring.commit();
+    close_window(*queue);
     if (queue->backlog_touched) {
       // release(backlog.tail): the records before it
       queue->state->backlog_tail.store(queue->backlog.tail(), std::memory_order_release);

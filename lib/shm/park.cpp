@@ -143,8 +143,7 @@ bool Bell::wait(std::uint64_t timeout_ns) const noexcept {
 
 Backoff::Step Backoff::wait() noexcept {
   if (round_ < spins_) {
-    ++round_;
-    cpu_relax();
+    if (++round_ > spins_without_pause) cpu_relax();
     return Step::again;
   }
   if (round_ - spins_ < yields_) {

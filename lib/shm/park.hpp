@@ -59,6 +59,9 @@ inline void cpu_relax() noexcept {
 #endif
 }
 
+/// A pause takes about as long as half the way of a cache line: what comes at once is not made to wait for its end.
+inline constexpr std::uint32_t spins_without_pause = 64;
+
 /// Decides how to wait next: spins `spins` rounds, then yields `yields` rounds, then says park.
 class Backoff {
  public:

@@ -50,4 +50,14 @@ static_assert(sizeof(Word<std::uint64_t>) == 8 && sizeof(Word<std::uint32_t>) ==
 
 inline constexpr std::size_t cache_line_bytes = 64;
 
+/// Asks for a cache line in order to write it. `__builtin_prefetch(p, 1)` asks for reading only where the compiler may
+/// not assume PRFCHW; every 64-bit x86 decodes the instruction, the oldest ones as nothing.
+inline void prefetch_for_write(const void* where) noexcept {
+#if defined(__x86_64__)
+  asm volatile("prefetchw %0" : : "m"(*static_cast<const char*>(where)));
+#else
+  __builtin_prefetch(where, 1);
+#endif
+}
+
 }  // namespace ackring::shm

@@ -59,7 +59,6 @@ class ModelTest {
     if (choice < 64) return rollback();
     if (choice < 90) return read();
     if (choice < 98) return publish_head();
-    writer_.prefetch();
     reader_.prefetch();
   }
   void drain() {
@@ -83,11 +82,15 @@ class ModelTest {
     std::byte* at = writer_.claim(header.bytes);
     REQUIRE((at != nullptr) == fits);
     if (!fits) return;
+    const bool in_one_piece = header.bytes <= writer_.contiguous();
+    REQUIRE(in_one_piece == (at == memory_.data() + (writer_.position() & (memory_.ring_bytes() - 1))));
+    const bool append = keep && in_one_piece && below(2) == 0;
+    if (append) REQUIRE(writer_.append(header.bytes) == at);
     REQUIRE(at + header.bytes <= memory_.data() + memory_.ring_bytes());
     std::memcpy(at, &header, sizeof header);
     std::memcpy(at + sizeof header, content.data(), payload);
     if (!keep) return;
-    writer_.advance(header.bytes);
+    if (!append) writer_.advance(header.bytes);
     model_.push(std::move(content), header.bytes);
   }
   void commit() {

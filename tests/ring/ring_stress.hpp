@@ -66,7 +66,6 @@ bool produce(const RingMemory& memory, Writer& writer, const StressPlan& plan) {
       writer.commit();
       uncommitted = 0;
     }
-    writer.prefetch();
   }
   writer.commit();
   return true;

@@ -10,6 +10,8 @@
 
 #include <fmt/format.h>
 
+#include "lib/shm/environment.hpp"
+
 namespace ackring::tools {
 namespace {
 
@@ -92,7 +94,17 @@ std::string format_rate(double per_second) {
   return fmt::format("{:.0f}", per_second);
 }
 
-std::uint64_t monotonic_ns() noexcept { return clock_ns(CLOCK_MONOTONIC); }
+std::uint64_t monotonic_ns() noexcept { return shm::Environment::now_ns(); }
+
+std::uint64_t monotonic_ns_behind() noexcept {
+#if defined(__x86_64__)
+  asm volatile("lfence" ::: "memory");
+#elif defined(__aarch64__)
+  asm volatile("isb" ::: "memory");
+#endif
+  return monotonic_ns();
+}
+
 std::uint64_t realtime_ns() noexcept { return clock_ns(CLOCK_REALTIME); }
 
 }  // namespace ackring::tools

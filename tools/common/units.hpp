@@ -25,8 +25,10 @@ namespace ackring::tools {
 /// `21.4 million`, `350 thousand`, `12`.
 [[nodiscard]] std::string format_rate(double per_second);
 
-/// CLOCK_MONOTONIC, in nanoseconds.
+/// CLOCK_MONOTONIC in nanoseconds: the clock that stamps events. It may be read a little ahead of what stands before it.
 [[nodiscard]] std::uint64_t monotonic_ns() noexcept;
+/// The same, read only when everything before it has happened.
+[[nodiscard]] std::uint64_t monotonic_ns_behind() noexcept;
 
 /// CLOCK_REALTIME, in nanoseconds since the epoch.
 [[nodiscard]] std::uint64_t realtime_ns() noexcept;

@@ -64,7 +64,7 @@ class ClosedLoop {
                       std::string("bench latency: can't publish: ") + to_string(outcome) + ": try a smaller --size");
       }
       take(view, start);
-      histogram.record(monotonic_ns() - start);
+      histogram.record(monotonic_ns_behind() - start);
       check_.see(view.sequence());
       if (acks && subscriber_.ack(view) != Outcome::ok) {
         throw Failure(status_refused, "bench latency: an ack was refused: see shmtool stat");
