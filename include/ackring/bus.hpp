@@ -35,8 +35,8 @@ class Bus {
 
   /// Creates a named subscription without joining it. Throws Error; busy if it exists.
   void create_subscription(const SubscriptionOptions& options);
-  /// Changes patterns (if not empty) and options of a subscription for events routed from now on; guarantee and sizes
-  /// of rings can't change. Throws Error.
+  /// Gives a subscription these patterns (if not empty) and options, for events routed from now on: take what
+  /// subscription() says, change it, and hand it back. Guarantee and sizes of rings can't change. Throws Error.
   void update_subscription(const SubscriptionOptions& options);
   /// Options of an existing subscription. Throws Error: not_found.
   [[nodiscard]] SubscriptionOptions subscription(std::string_view name);

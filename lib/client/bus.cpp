@@ -73,7 +73,11 @@ void Bus::create_subscription(const SubscriptionOptions& options) {
 }
 
 void Bus::update_subscription(const SubscriptionOptions& options) {
-  (void)connection_->request(definition("subscription_update", options));
+  Json request = definition("subscription_update", options);
+  // Every option counts, so that one can go back to its default.
+  request["given"] = Json::array();
+  for (const auto& [option, value] : request["options"].items()) request["given"].push_back(option);
+  (void)connection_->request(std::move(request));
 }
 
 SubscriptionOptions Bus::subscription(std::string_view name) {

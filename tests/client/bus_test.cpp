@@ -95,6 +95,9 @@ TEST_CASE("subscriptions are created, read, updated and removed by name") {
   options.patterns = {"b.#"};
   bus.update_subscription(options);
   CHECK(bus.subscription("s").patterns == std::vector<std::string>{"b.#"});
+  options.max_deliveries = SubscriptionOptions{}.max_deliveries;
+  bus.update_subscription(options);
+  CHECK(bus.subscription("s").max_deliveries == SubscriptionOptions{}.max_deliveries);
   try {
     (void)bus.subscribe({.name = "s", .max_deliveries = 4});
     FAIL("other options were accepted");
