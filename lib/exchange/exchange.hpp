@@ -148,13 +148,13 @@ class Exchange {
 
   // recover.cpp, redo.cpp
   void recover_publishers();
-  void recover_subscriptions();
+  void recover_subscriptions(const std::vector<std::string>& files);
   void recover_ring(Queue& queue);
   void redo();
   void redo_route(std::uint64_t slot, std::uint64_t from, std::uint64_t to);
   void redo_pump(Queue& queue, std::uint64_t from);
   void redo_redeliver(Queue& queue, std::uint64_t entry, std::uint64_t cause);
-  void remove_strays();
+  void remove_strays(const std::vector<std::string>& files);
 
   // membership.cpp, subscriptions.cpp
   void create_ring(Queue& queue);
@@ -183,7 +183,9 @@ class Exchange {
   std::size_t turn_ = 0;                              // of the round robin
   std::vector<std::unique_ptr<Queue>> queues_;        // by index; removed ones stay empty
   std::vector<std::unique_ptr<Ingress>> publishers_;  // by slot
+  std::vector<std::uint32_t> free_indexes_;           // of queues_
   std::unordered_map<std::string, Queue*> by_name_;
+  std::unordered_map<std::uint64_t, Queue*> by_id_;
   std::vector<std::string> report_;
 };
 

@@ -11,8 +11,6 @@ namespace ackring::exchange {
 
 namespace {
 
-// The cursor file with room for as many topics as a publisher may have; the file grows to what is used.
-constexpr std::size_t cursor_reserve_bytes = shm::page_bytes + limits::topics * sizeof(shm::Word32);
 constexpr std::size_t cursor_first_bytes = shm::page_bytes + 1024 * sizeof(shm::Word32);
 
 std::uint64_t states_bytes(std::uint64_t slots) { return (slots + shm::page_bytes - 1) & ~(shm::page_bytes - 1); }

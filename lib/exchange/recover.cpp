@@ -21,11 +21,12 @@ std::uint64_t number_after(std::string_view name, std::size_t prefix) {
 
 }  // namespace
 
-void Exchange::recover_subscriptions() {
-  // One listing for all: file names by subscription.
-  std::unordered_map<std::uint64_t, std::vector<std::string>> files;
-  for (const std::string& name : directory_.list("sub.")) files[number_after(name, 4)].push_back(name);
-  for (const auto& [id, names] : files) {
+void Exchange::recover_subscriptions(const std::vector<std::string>& files) {
+  std::unordered_map<std::uint64_t, std::vector<std::string>> by_subscription;
+  for (const std::string& name : files) {
+    if (name.starts_with("sub.")) by_subscription[number_after(name, 4)].push_back(name);
+  }
+  for (const auto& [id, names] : by_subscription) {
     const std::string definition = "sub." + std::to_string(id) + ".json";
     if (std::find(names.begin(), names.end(), definition) == names.end()) {
       for (const std::string& name : names) directory_.remove(name);  // a subscription that was being made or removed
@@ -44,7 +45,7 @@ void Exchange::recover_subscriptions() {
       queue->entries = queue->block.entries;
       queue->floor_entry = queue->taken = queue->entries;
       // acquire(backlog.tail): the records before it
-      queue->backlog.open(queue->block.backlog_head, queue->state->backlog_tail.load(std::memory_order_acquire));
+      queue->backlog.open(queue->block.backlog_head, queue->state->backlog_tail.load(std::memory_order_acquire), names);
       for (const std::string& name : names) {
         const std::string prefix = "sub." + std::to_string(id) + ".ring.";
         if (!name.starts_with(prefix) || name.ends_with(".tmp")) continue;
@@ -57,9 +58,15 @@ void Exchange::recover_subscriptions() {
         map_ring(*queue);
       }
       recover_ring(*queue);
+      const std::string acks = "sub." + std::to_string(id) + ".ack.";
+      for (const std::string& name : names) {  // of incarnations that have ended
+        if (name.starts_with(acks) && name != ack_name(id, queue->ack_incarnation)) directory_.remove(name);
+      }
     } catch (const std::exception& error) {
       report_.push_back("subscription file " + definition + ": damaged, set aside: " + error.what());
-      for (const std::string& name : names) directory_.rename(name, "damaged." + name);
+      for (const std::string& name : names) {
+        if (directory_.exists(name)) directory_.rename(name, "damaged." + name);
+      }
       continue;
     }
     add_queue(std::move(queue));
@@ -150,12 +157,11 @@ void Exchange::recover_publishers() {
   }
 }
 
-// Files that nothing names any more: temporary ones, and those of incarnations that have ended.
-void Exchange::remove_strays() {
-  for (const std::string& name : directory_.list("")) {
+// Files that nothing names any more: temporary ones, and those of publishers' incarnations that have ended.
+void Exchange::remove_strays(const std::vector<std::string>& files) {
+  for (const std::string& name : files) {
     if (name.ends_with(".tmp")) directory_.remove(name);
-  }
-  for (const std::string& name : directory_.list("pub.")) {
+    if (!name.starts_with("pub.")) continue;
     const std::uint64_t slot = number_after(name, 4);
     const Ingress* ingress = slot < publishers_.size() ? publishers_[slot].get() : nullptr;
     if (ingress != nullptr && ingress->incarnation != 0 &&
@@ -164,14 +170,6 @@ void Exchange::remove_strays() {
       continue;
     }
     directory_.remove(name);
-  }
-  for (const auto& queue : queues_) {
-    if (!queue) continue;
-    const std::string prefix = "sub." + std::to_string(queue->id) + ".ack.";
-    if (!queue->has_ring) continue;
-    for (const std::string& name : directory_.list(prefix)) {
-      if (name != ack_name(queue->id, queue->ack_incarnation)) directory_.remove(name);
-    }
   }
 }
 
