@@ -231,8 +231,8 @@ void Exchange::map_ring(Queue& queue) {
   }
   queue.slot_mask = slots - 1;
   queue.states = queue.ring_segment.as<shm::Word8>(shm::page_bytes);
-  queue.ends_storage.assign(slots, 0);
-  queue.ends = queue.ends_storage.data();
+  queue.ends_storage = std::make_unique_for_overwrite<std::uint32_t[]>(slots);
+  queue.ends = queue.ends_storage.get();
   // relaxed: X is the only writer
   queue.ring = ring::RingWriter(queue.ring_segment.data() + data, ring_bytes, &queue.ring_page->tail,
                                 queue.ring_page->tail.load(std::memory_order_relaxed), 0);
@@ -255,7 +255,7 @@ void Exchange::retire_ring(Queue& queue) {
   queue.ring_page = nullptr;
   queue.states = nullptr;
   queue.ring_segment = shm::Segment{};
-  queue.ends_storage = {};
+  queue.ends_storage.reset();
   queue.ring_block = shm::RingBlock{};
 }
 

@@ -37,9 +37,9 @@ Service::Service(shm::Directory& directory, Exchange& exchange, std::string bus,
     if (directory.exists(lock_name(id))) client->lock_file = directory.open(lock_name(id), true);
     away_[id] = std::move(client);
   }
-  for (const std::string& name : directory.list("client.")) {
+  for (const std::string& name : exchange.client_files()) {
     const std::uint64_t id = std::strtoull(name.c_str() + 7, nullptr, 10);
-    if (away_.contains(id)) continue;
+    if (away_.contains(id) || !directory.exists(name)) continue;
     const shm::UniqueFd fd = directory.open(name, true);
     if (!shm::is_locked(fd.get())) directory.remove(name);
   }

@@ -115,7 +115,7 @@ void SegmentLog::open(std::uint64_t head, std::uint64_t tail, const std::vector<
         return Error(ErrorCode::damaged, directory_->path(name), why,
                      "keep a copy of the bus directory and remove the subscription");
       };
-      if (!directory_->exists(name)) throw damaged("this segment of a log is missing");
+      if (std::find(names.begin(), names.end(), name) == names.end()) throw damaged("this segment of a log is missing");
       auto segment = shm::Segment::attach(*directory_, name, shm::SegmentKind::log, shm::Access::read_write);
       segment.close_fd();  // the mapping is all that is needed; many logs must not use up the descriptors
       if (segment.header().owner != number) {
