@@ -20,7 +20,7 @@ namespace ackring::client {
 namespace {
 
 constexpr int first_pause_ms = 1;
-constexpr int longest_pause_ms = 100;
+constexpr int longest_pause_ms = 16;  // a look at a socket that nobody serves costs some microseconds
 // An endpoint that could not be resumed for lack of something is tried again after this time, as is a post.
 constexpr int retry_pause_ms = 100;
 
