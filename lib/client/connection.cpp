@@ -90,6 +90,7 @@ Reply Connection::call(Json body, std::uint64_t deadline_ns) {
     epoch = epoch_;
   }
   try {
+    send_posts(deadline_ns);
     Reply reply = talk(socket_, std::move(body), id, deadline_ns);
     reply.epoch = epoch;
     release_socket(false);
@@ -106,9 +107,51 @@ Reply Connection::call(Json body, std::uint64_t deadline_ns) {
   }
 }
 
+// A full buffer is no hang-up: the exchange has not read yet. It may be waiting for the same thing, so what it sent is
+// read meanwhile; nobody waits for that any more.
+void Connection::send(control::Socket& socket, const Json& body, std::uint64_t deadline_ns) {
+  while (true) {
+    switch (socket.send(body)) {
+      case control::SendStatus::sent:
+        return;
+      case control::SendStatus::closed:
+        throw HangUp{};
+      case control::SendStatus::too_large:
+        throw Error(ErrorCode::invalid_argument, "request", "it is larger than 65,536 bytes",
+                    "give fewer or shorter patterns");
+      case control::SendStatus::full:
+        break;
+    }
+    control::Message message;
+    std::string reason;
+    {
+      const ForkGuard::Hold no_fork = ForkGuard::hold();
+      while (socket.receive(message, reason) == control::ReceiveStatus::message) {
+      }
+      message = {};
+    }
+    const std::uint64_t now = shm::Environment::now_ns();
+    if (now >= deadline_ns || !socket.wait_readable_or_room(deadline_ns - now)) {
+      throw Error(ErrorCode::timeout, "exchange", "it did not read in time");
+    }
+  }
+}
+
+// With the socket acquired: requests come behind what was posted before them.
+void Connection::send_posts(std::uint64_t deadline_ns) {
+  std::unique_lock lock(mutex_);
+  while (!posts_.empty()) {
+    const Json body = posts_.front();
+    lock.unlock();
+    send(socket_, body, deadline_ns);
+    lock.lock();
+    posts_.pop_front();
+  }
+}
+
 Reply Connection::talk(control::Socket& socket, Json body, std::uint64_t id, std::uint64_t deadline_ns) {
   body["id"] = id;
-  if (!socket.send(body)) throw HangUp{};
+  send(socket, body, deadline_ns);
   while (true) {
     control::Message message;
     std::string reason;
@@ -161,27 +204,16 @@ void Connection::release_socket(bool hung_up) noexcept {
 
 void Connection::post(Json body) noexcept {
   try {
-    if (!guard_.open() || !acquire_socket(deadline_after(timeout_ns_))) return;
-    // What was answered to earlier posts is taken out, so that the exchange never finds this side not reading.
-    control::Message message;
-    std::string reason;
-    bool alive = true;
-    {
-      const ForkGuard::Hold no_fork = ForkGuard::hold();
-      control::ReceiveStatus status = control::ReceiveStatus::message;
-      while (status == control::ReceiveStatus::message) status = socket_.receive(message, reason);
-      alive = status == control::ReceiveStatus::nothing_yet;
-      message = {};
-    }
+    if (!guard_.open()) return;
+    bool first = false;
     {
       const std::lock_guard lock(mutex_);
-      body["id"] = next_request_++;
+      first = posts_.empty();
+      posts_.push_back(std::move(body));
     }
-    if (alive) alive = socket_.send(body);
-    release_socket(!alive);
+    if (first) wake_keeper();
   } catch (...) {
-    // Best effort: the exchange finds out by the kernel lock as well.
-    release_socket(true);
+    // No memory. The exchange finds out by the client's kernel lock.
   }
 }
 

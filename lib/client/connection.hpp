@@ -10,6 +10,7 @@
 
 #include <condition_variable>
 #include <cstdint>
+#include <deque>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -63,7 +64,8 @@ class Connection {
   /// closed in the child of a fork.
   [[nodiscard]] Reply request(Json body);
   [[nodiscard]] Reply request(Json body, std::uint64_t timeout_ns);
-  /// Tells the exchange without waiting for the reply; best effort.
+  /// Tells the exchange something without waiting, neither for room nor for a reconnection: the keeper thread sends it,
+  /// or the next request, before itself. There is no answer. Best effort.
   void post(Json body) noexcept;
 
   /// Endpoints on the list are resumed after a reconnection.
@@ -86,6 +88,8 @@ class Connection {
   // connection.cpp: requests
   [[nodiscard]] Reply call(Json body, std::uint64_t deadline_ns);
   [[nodiscard]] static Reply talk(control::Socket& socket, Json body, std::uint64_t id, std::uint64_t deadline_ns);
+  static void send(control::Socket& socket, const Json& body, std::uint64_t deadline_ns);
+  void send_posts(std::uint64_t deadline_ns);
   [[nodiscard]] bool acquire_socket(std::uint64_t deadline_ns);
   void release_socket(bool hung_up) noexcept;
   [[noreturn]] void throw_no_answer(std::uint64_t timeout_ns) const;
@@ -98,8 +102,9 @@ class Connection {
   void hello(control::Socket socket, bool resume, std::uint64_t deadline_ns);
   void install(control::Socket socket, Reply reply, bool resume);
   [[nodiscard]] bool resume_endpoints() noexcept;
+  [[nodiscard]] bool send_posts_left() noexcept;
   [[nodiscard]] bool resume(Endpoint& endpoint, std::uint64_t epoch);
-  void wait_for_hang_up(int timeout_ms) noexcept;
+  void wait_for_hang_up(int timeout_ms, bool or_room) noexcept;
   void start_host();
   void collect_host() noexcept;
   void wake_keeper() noexcept;
@@ -120,6 +125,7 @@ class Connection {
   std::uint64_t next_request_ = 1;
   std::shared_ptr<const BusView> view_;
   std::string last_problem_;
+  std::deque<Json> posts_;  // not sent yet; only who has acquired the socket takes any off
 
   std::uint64_t client_ = 0;  // the keeper's, as what follows
   shm::UniqueFd lock_;

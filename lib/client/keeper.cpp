@@ -1,4 +1,5 @@
-// The keeper thread of a connection: connects, says hello, resumes endpoints, hosts an exchange where nobody does.
+// The keeper thread of a connection: connects, says hello, resumes endpoints, sends what was posted, hosts an exchange
+// where nobody does.
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
@@ -19,9 +20,9 @@ namespace ackring::client {
 namespace {
 
 constexpr int first_pause_ms = 1;
-constexpr int longest_pause_ms = 100;
-// An endpoint that could not be resumed for lack of something is tried again after this time.
-constexpr int resume_pause_ms = 100;
+constexpr int longest_pause_ms = 16;  // a look at a socket that nobody serves costs some microseconds
+// An endpoint that could not be resumed for lack of something is tried again after this time, as is a post.
+constexpr int retry_pause_ms = 100;
 
 // A thread of the library: the program's signals are for the program's threads.
 template <class Body>
@@ -40,10 +41,6 @@ std::thread start_thread(const char* name, Body body) {
   ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
   ::pthread_setname_np(thread.native_handle(), name);
   return thread;
-}
-
-bool nobody_there(const Error& error) {
-  return error.code() == ErrorCode::no_exchange || error.code() == ErrorCode::not_found;
 }
 
 void pause_ms(int ms) { ::poll(nullptr, 0, ms); }
@@ -129,7 +126,7 @@ void Connection::establish(std::uint64_t deadline_ns) {
     } catch (const HangUp&) {
       problem = "the exchange closed the connection";
     } catch (const Error& error) {
-      if (!nobody_there(error)) throw;
+      if (error.code() != ErrorCode::no_exchange) throw;
       if (!may_host) {
         throw Error(ErrorCode::no_exchange, "bus '" + name_ + "'", "no exchange serves it (" + error.why() + ")",
                     "start ackring-exchange --bus " + name_);
@@ -198,25 +195,28 @@ void Connection::keep() noexcept {
   while (stopping_.load(std::memory_order_relaxed) == 0) {
     if (connected()) {
       pause = first_pause_ms;
-      wait_for_hang_up(resume_endpoints() ? -1 : resume_pause_ms);
+      const bool resumed = resume_endpoints();
+      const bool sent = send_posts_left();
+      wait_for_hang_up(resumed && sent ? -1 : retry_pause_ms, !sent);
     } else if (!reconnect()) {
-      wait_for_hang_up(pause);
+      wait_for_hang_up(pause, false);
       pause = std::min(2 * pause, longest_pause_ms);
     }
   }
 }
 
-// Sleeps until the exchange hangs up (where connected), the alarm is rung, or the time is over. Messages are the
-// requesters' to read.
-void Connection::wait_for_hang_up(int timeout_ms) noexcept {
+// Sleeps until the exchange hangs up (where connected) or, if asked, has room for more, the alarm is rung, or the time
+// is over. Messages are the requesters' to read.
+void Connection::wait_for_hang_up(int timeout_ms, bool or_room) noexcept {
   const bool watch = connected();
-  std::array<pollfd, 2> entries{pollfd{alarm_.get(), POLLIN, 0}, pollfd{watch ? socket_.fd() : -1, POLLRDHUP, 0}};
+  const short events = or_room ? POLLRDHUP | POLLOUT : POLLRDHUP;
+  std::array<pollfd, 2> entries{pollfd{alarm_.get(), POLLIN, 0}, pollfd{watch ? socket_.fd() : -1, events, 0}};
   if (::poll(entries.data(), entries.size(), timeout_ms) <= 0) return;
   if ((entries[0].revents & POLLIN) != 0) {
     std::uint64_t rings = 0;
     (void)!::read(alarm_.get(), &rings, sizeof rings);
   }
-  if (watch && entries[1].revents != 0) {
+  if (watch && (entries[1].revents & ~POLLOUT) != 0) {
     const std::lock_guard lock(mutex_);
     connected_ = false;
     connected_word_.store(0, std::memory_order_relaxed);  // relaxed: a hint, written under the mutex
@@ -232,28 +232,32 @@ bool Connection::reconnect() noexcept {
       std::unique_lock state(mutex_);
       changed_.wait(state, [this] { return !busy_; });
     }
+    {
+      // The exchange lets this client come back only when its earlier connection is gone.
+      const ForkGuard::Hold held = ForkGuard::hold();
+      guard_.track(held, 0, -1);
+      socket_.close();
+    }
     // relaxed: it is looked at again at the next attempt; joining the thread orders everything else
     if (host_ended_.load(std::memory_order_relaxed) != 0) collect_host();
-    try {
-      hello(connect_socket(), true, deadline);
-      return true;
-    } catch (const Error& error) {
-      if (nobody_there(error)) {
-        problem = error.why();
-        if (host_ || (options_.exchange != ExchangeMode::automatic && !socket_path_.empty())) throw;
-        start_host();  // its socket is there as soon as this returns
-      } else if (error.code() == ErrorCode::timeout) {
-        throw;
+    bool resume = true;
+    bool hosted = false;
+    while (true) {
+      try {
+        hello(connect_socket(), resume, deadline);
+        return true;
+      } catch (const Error& error) {
+        const bool may_host = options_.exchange == ExchangeMode::automatic || socket_path_.empty();
+        if (error.code() == ErrorCode::not_found && resume) {
+          resume = false;  // the bus was made anew: it knows neither this client nor its endpoints
+        } else if (error.code() == ErrorCode::no_exchange && may_host && !hosted && !host_) {
+          start_host();  // its socket is there as soon as this returns
+          hosted = true;
+        } else {
+          throw;
+        }
       }
-      // What refuses this client's number is asked for a new one: the bus may have been made anew.
     }
-    try {
-      hello(connect_socket(), true, deadline);
-    } catch (const Error& error) {
-      if (nobody_there(error) || error.code() == ErrorCode::timeout) throw;
-      hello(connect_socket(), false, deadline);
-    }
-    return true;
   } catch (const HangUp&) {
     problem = "the exchange closed the connection";
   } catch (const std::exception& error) {
@@ -283,6 +287,28 @@ bool Connection::resume_endpoints() noexcept {
     if (!connected()) return true;
   }
   return all;
+}
+
+// False: some of what was posted is left, because the exchange does not read or somebody else talks to it.
+bool Connection::send_posts_left() noexcept {
+  {
+    const std::lock_guard lock(mutex_);
+    if (posts_.empty()) return true;
+  }
+  const std::uint64_t now = shm::Environment::now_ns();
+  if (!acquire_socket(now + std::uint64_t{retry_pause_ms} * 1'000'000)) return false;
+  bool sent = false;
+  bool hung_up = false;
+  try {
+    send_posts(now);  // as far as there is room
+    sent = true;
+  } catch (const HangUp&) {
+    hung_up = true;
+  } catch (...) {
+    // No room, or no memory: the next round tries again.
+  }
+  release_socket(hung_up);
+  return sent;
 }
 
 bool Connection::resume(Endpoint& endpoint, std::uint64_t epoch) {

@@ -104,7 +104,12 @@ void Member::leave() noexcept {
   connection_->remove(*this);
   if (!known) return;
   try {
-    (void)connection_->request({{"op", "unsubscribe"}, {"subscription", subscription_}, {"ring", ring_incarnation_}});
+    Json farewell{{"op", "unsubscribe"}, {"subscription", subscription_}, {"ring", ring_incarnation_}};
+    if (connection_->connected()) {
+      (void)connection_->request(std::move(farewell));
+    } else {
+      connection_->post(std::move(farewell));  // for the successor, whenever that comes
+    }
   } catch (...) {
     // The exchange is gone, or does not know it; the client's lock tells its successor.
   }

@@ -127,11 +127,6 @@ const char* parse(const char* text, std::size_t bytes, Json& body) {
   return nullptr;
 }
 
-bool hung_up(int fd) noexcept {
-  pollfd wanted{fd, POLLIN | POLLRDHUP, 0};
-  return ::poll(&wanted, 1, 0) > 0 && (wanted.revents & (POLLHUP | POLLRDHUP | POLLERR)) != 0;
-}
-
 }  // namespace
 
 std::pair<Socket, Socket> Socket::make_pair() {
@@ -174,11 +169,12 @@ Socket Socket::connect(const std::string& path) {
   }
 }
 
-bool Socket::send(const Json& body, const std::vector<int>& descriptors) noexcept {
+SendStatus Socket::send(const Json& body, const std::vector<int>& descriptors) noexcept {
   try {
-    if (!fd_ || descriptors.size() > max_descriptors) return false;
+    if (!fd_) return SendStatus::closed;
+    if (descriptors.size() > max_descriptors) return SendStatus::too_large;
     std::string text = body.dump(-1, ' ', false, Json::error_handler_t::replace);
-    if (text.size() > max_message_bytes) return false;
+    if (text.size() > max_message_bytes) return SendStatus::too_large;
     iovec part{text.data(), text.size()};
     msghdr header{};
     header.msg_iov = &part;
@@ -194,11 +190,12 @@ bool Socket::send(const Json& body, const std::vector<int>& descriptors) noexcep
       std::memcpy(CMSG_DATA(rights), descriptors.data(), sizeof(int) * descriptors.size());
     }
     for (;;) {
-      if (::sendmsg(fd_.get(), &header, MSG_DONTWAIT | MSG_NOSIGNAL) >= 0) return true;
-      if (errno != EINTR) return false;
+      if (::sendmsg(fd_.get(), &header, MSG_DONTWAIT | MSG_NOSIGNAL) >= 0) return SendStatus::sent;
+      if (errno == EAGAIN || errno == EWOULDBLOCK) return SendStatus::full;
+      if (errno != EINTR) return SendStatus::closed;
     }
   } catch (const std::exception&) {  // no memory
-    return false;
+    return SendStatus::closed;
   }
 }
 
@@ -233,7 +230,7 @@ ReceiveStatus Socket::receive(Message& message, std::string& reason) noexcept {
     } else if ((header.msg_flags & MSG_CTRUNC) != 0) {
       problem = "the message has more than 8 descriptors, or this process has no room for them";
     } else if (got == 0) {
-      if (hung_up(fd_.get())) {
+      if (hung_up()) {
         reason = "the other side closed the connection";
         return ReceiveStatus::closed;
       }
@@ -255,14 +252,24 @@ ReceiveStatus Socket::receive(Message& message, std::string& reason) noexcept {
   }
 }
 
-bool Socket::wait_readable(std::uint64_t timeout_ns) const noexcept {
+bool Socket::wait_readable(std::uint64_t timeout_ns) const noexcept { return wait(POLLIN, timeout_ns); }
+bool Socket::wait_readable_or_room(std::uint64_t timeout_ns) const noexcept {
+  return wait(POLLIN | POLLOUT, timeout_ns);
+}
+
+bool Socket::hung_up() const noexcept {
+  pollfd wanted{fd_.get(), POLLIN | POLLRDHUP, 0};
+  return ::poll(&wanted, 1, 0) > 0 && (wanted.revents & (POLLHUP | POLLRDHUP | POLLERR)) != 0;
+}
+
+bool Socket::wait(short events, std::uint64_t timeout_ns) const noexcept {
   const std::uint64_t begin_ns = shm::Environment::now_ns();
   std::uint64_t left_ns = timeout_ns;
   for (;;) {
     constexpr std::uint64_t most_seconds = std::numeric_limits<int>::max();
     const timespec timeout{static_cast<time_t>(std::min(left_ns / second_ns, most_seconds)),
                            static_cast<long>(left_ns % second_ns)};
-    pollfd wanted{fd_.get(), POLLIN, 0};
+    pollfd wanted{fd_.get(), events, 0};
     const int ready = ::ppoll(&wanted, 1, &timeout, nullptr);
     if (ready > 0) return true;
     if (ready == 0 || errno != EINTR) return false;
@@ -322,12 +329,12 @@ std::optional<Socket> Listener::accept() {
     const bool somebody =
         static_cast<bool>(client);  // a full table is reported before it is known whether anybody waits
     if (somebody) {
-      client.send({{"ok", false},
-                   {"code", to_string(ErrorCode::no_space)},
-                   {"object", "exchange"},
-                   {"why", "it has no file descriptors left"},
-                   {"advice", "close other clients, or raise the limit of open files of its process"},
-                   {"errno", error}});
+      (void)client.send({{"ok", false},
+                         {"code", to_string(ErrorCode::no_space)},
+                         {"object", "exchange"},
+                         {"why", "it has no file descriptors left"},
+                         {"advice", "close other clients, or raise the limit of open files of its process"},
+                         {"errno", error}});
     }
     client.close();
     reopen_spare();

@@ -30,6 +30,8 @@ struct Message {
 };
 
 enum class ReceiveStatus { message, nothing_yet, closed, malformed };
+/// `full`: the peer has not read what it was sent before, which says nothing about its life.
+enum class SendStatus { sent, full, closed, too_large };
 
 struct Credentials {
   pid_t pid;
@@ -49,16 +51,20 @@ class Socket {
   /// no_space (no descriptor left), system.
   static Socket connect(const std::string& path);
 
-  /// Sends without blocking. False: the peer is gone, or does not read what it was sent (its buffer is full); or the
-  /// message is larger than max_message_bytes or has more than max_descriptors descriptors. Text that is no UTF-8 (a
-  /// path, say) is sent with replacement characters.
-  bool send(const Json& body, const std::vector<int>& descriptors = {}) noexcept;
+  /// Sends without blocking: the whole message or nothing of it. `closed`: the peer is gone, or the system has no room
+  /// for the message; `too_large`: it has more than max_message_bytes or max_descriptors. Text that is no UTF-8 (a path,
+  /// say) is sent with replacement characters.
+  [[nodiscard]] SendStatus send(const Json& body, const std::vector<int>& descriptors = {}) noexcept;
   /// Receives without blocking. `malformed`: not a JSON object, truncated, nested deeper than max_nesting, or with more
   /// than max_descriptors descriptors (or more than this process has room for); `reason` says why, and all descriptors
   /// that came with it are closed. `message` is empty unless the status is `message`.
   ReceiveStatus receive(Message& message, std::string& reason) noexcept;
   /// Waits until readable (a hang-up is readable too); false on timeout.
   [[nodiscard]] bool wait_readable(std::uint64_t timeout_ns) const noexcept;
+  /// The same, or until there is room again after a send that found none.
+  [[nodiscard]] bool wait_readable_or_room(std::uint64_t timeout_ns) const noexcept;
+  /// The other side has closed the connection; what it sent before may still be there to be read.
+  [[nodiscard]] bool hung_up() const noexcept;
 
   /// Of the process that connected (or listened, or made the pair). Throws Error (system).
   [[nodiscard]] Credentials credentials() const;
@@ -67,6 +73,8 @@ class Socket {
   explicit operator bool() const noexcept { return static_cast<bool>(fd_); }
 
  private:
+  [[nodiscard]] bool wait(short events, std::uint64_t timeout_ns) const noexcept;
+
   shm::UniqueFd fd_;
 };
 

@@ -32,7 +32,8 @@ Exchange::Exchange(shm::Directory& directory) : directory_(directory) {
 
   topics_ = std::make_unique<control::TopicTable>(directory, generation_);
   publishers_.resize(shm::max_publishers);
-  recover_subscriptions();
+  const std::vector<std::string> files = directory.list("");  // once: a bus may have tens of thousands
+  recover_subscriptions(files);
   recover_publishers();
   redo();
   for (const auto& queue : queues_) {
@@ -44,7 +45,7 @@ Exchange::Exchange(shm::Directory& directory) : directory_(directory) {
     queue->to_backlog = !queue->has_ring || queue->block.backlog_events != 0;
     activate(*queue);
   }
-  remove_strays();
+  remove_strays(files);
   // relaxed: read by people and tools only
   page_->state.store(static_cast<std::uint32_t>(shm::ExchangeState::running), std::memory_order_relaxed);
 }
@@ -174,7 +175,8 @@ bool Exchange::define_topic(Ingress& ingress, const RecordHeader& header, const 
   const std::size_t needed = shm::page_bytes + header.topic * sizeof(shm::Word32);
   if (needed > ingress.cursor_segment.bytes()) {
     try {
-      ingress.cursor_segment.grow(std::max(needed, ingress.cursor_segment.bytes() * 2));
+      const std::size_t doubled = std::min(2 * ingress.cursor_segment.bytes(), cursor_reserve_bytes);
+      ingress.cursor_segment.grow(std::max(needed, doubled));
     } catch (const Error&) {
       return false;
     }

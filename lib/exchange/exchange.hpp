@@ -3,7 +3,8 @@
 // The steps of the flow are in the files of their names: route_table, deliver, settle, pump, retry, watchdog; redo goes on
 // after a crash, recover finds what is there, membership lets clients come and go. step() and tick() order them.
 //
-// Thread rules: everything on one thread. Nothing here sleeps, reads a clock or waits for a client.
+// Thread rules: everything on one thread; the recovery of a large bus has the help of a second one. Nothing here sleeps,
+// reads a clock or waits for a client.
 // Invariants:
 //  1. One transaction at a time, named by the intent; a sink is written only inside one (transaction.cpp).
 //  2. Client memory is read once per value, validated, and never trusted.
@@ -101,6 +102,8 @@ class Exchange {
   [[nodiscard]] const std::vector<std::unique_ptr<Ingress>>& publishers() const noexcept { return publishers_; }
   [[nodiscard]] const control::TopicTable& topics() const noexcept { return *topics_; }
   [[nodiscard]] std::uint64_t generation() const noexcept { return generation_; }
+  /// Lock files of clients that were there when it started; the service judges which of them are alive.
+  [[nodiscard]] const std::vector<std::string>& client_files() const noexcept { return client_files_; }
   /// What recovery found and did, for the log: one line each.
   [[nodiscard]] const std::vector<std::string>& report() const noexcept { return report_; }
   void set_fence_required(bool required) noexcept { fence_required_ = fence_required_ || required; }
@@ -151,13 +154,15 @@ class Exchange {
 
   // recover.cpp, redo.cpp
   void recover_publishers();
-  void recover_subscriptions();
+  struct FoundSubscription;
+  void recover_subscriptions(const std::vector<std::string>& files);
+  void recover_subscription(FoundSubscription& found);
   void recover_ring(Queue& queue);
   void redo();
   void redo_route(std::uint64_t slot, std::uint64_t from, std::uint64_t to);
   void redo_pump(Queue& queue, std::uint64_t from);
   void redo_redeliver(Queue& queue, std::uint64_t entry, std::uint64_t cause);
-  void remove_strays();
+  void remove_strays(const std::vector<std::string>& files);
 
   // membership.cpp, subscriptions.cpp
   void create_ring(Queue& queue);
@@ -186,7 +191,10 @@ class Exchange {
   std::size_t turn_ = 0;                              // of the round robin
   std::vector<std::unique_ptr<Queue>> queues_;        // by index; removed ones stay empty
   std::vector<std::unique_ptr<Ingress>> publishers_;  // by slot
+  std::vector<std::uint32_t> free_indexes_;           // of queues_
   std::unordered_map<std::string, Queue*> by_name_;
+  std::unordered_map<std::uint64_t, Queue*> by_id_;
+  std::vector<std::string> client_files_;
   std::vector<std::string> report_;
 };
 

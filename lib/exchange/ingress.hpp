@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "ackring/limits.hpp"
 #include "lib/ring/spsc_ring.hpp"
 #include "lib/shm/format.hpp"
 #include "lib/shm/park.hpp"
@@ -13,6 +14,9 @@
 namespace ackring::exchange {
 
 struct Route;
+
+/// The cursor file with room for as many topics as a publisher may have; the file grows to what is used.
+inline constexpr std::size_t cursor_reserve_bytes = shm::page_bytes + limits::topics * sizeof(shm::Word32);
 
 struct Ingress {
   ring::RingReader reader;

@@ -11,8 +11,6 @@ namespace ackring::exchange {
 
 namespace {
 
-// The cursor file with room for as many topics as a publisher may have; the file grows to what is used.
-constexpr std::size_t cursor_reserve_bytes = shm::page_bytes + limits::topics * sizeof(shm::Word32);
 constexpr std::size_t cursor_first_bytes = shm::page_bytes + 1024 * sizeof(shm::Word32);
 
 std::uint64_t states_bytes(std::uint64_t slots) { return (slots + shm::page_bytes - 1) & ~(shm::page_bytes - 1); }
@@ -233,8 +231,8 @@ void Exchange::map_ring(Queue& queue) {
   }
   queue.slot_mask = slots - 1;
   queue.states = queue.ring_segment.as<shm::Word8>(shm::page_bytes);
-  queue.ends_storage.assign(slots, 0);
-  queue.ends = queue.ends_storage.data();
+  queue.ends_storage = std::make_unique_for_overwrite<std::uint32_t[]>(slots);
+  queue.ends = queue.ends_storage.get();
   // relaxed: X is the only writer
   queue.ring = ring::RingWriter(queue.ring_segment.data() + data, ring_bytes, &queue.ring_page->tail,
                                 queue.ring_page->tail.load(std::memory_order_relaxed), 0);
@@ -257,7 +255,7 @@ void Exchange::retire_ring(Queue& queue) {
   queue.ring_page = nullptr;
   queue.states = nullptr;
   queue.ring_segment = shm::Segment{};
-  queue.ends_storage = {};
+  queue.ends_storage.reset();
   queue.ring_block = shm::RingBlock{};
 }
 

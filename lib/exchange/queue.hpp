@@ -4,8 +4,8 @@
 
 #include <cstdint>
 #include <deque>
+#include <memory>
 #include <string>
-#include <vector>
 
 #include "ackring/options.hpp"
 #include "lib/log/segment_log.hpp"
@@ -75,7 +75,7 @@ struct Queue {
   bool leaving = false;      // its member is gone, but could not be detached yet
 
   log::SegmentLog backlog;
-  std::vector<std::uint32_t> ends_storage;
+  std::unique_ptr<std::uint32_t[]> ends_storage;  // as it comes: pages that are never used are never there
   shm::Segment state_segment;
   shm::Segment ring_segment;
   shm::Segment ack_segment;

@@ -1,26 +1,25 @@
 #include "lib/exchange/service.hpp"
 
 #include <sys/epoll.h>
-#include <sys/mman.h>
+
+#include <algorithm>
 
 #include "ackring/error.hpp"
-#include "lib/control/subscription_codec.hpp"
-#include "lib/exchange/snapshot.hpp"
 #include "lib/shm/lock.hpp"
 
 namespace ackring::exchange {
 
 namespace {
 
-control::Json error_body(const Error& error) {
-  return {{"ok", false},        {"code", to_string(error.code())}, {"object", error.object()},
-          {"why", error.why()}, {"advice", error.advice()},        {"errno", error.system_errno()}};
+epoll_event event_of(std::uint32_t events, std::uint64_t what) {
+  epoll_event event{};
+  event.events = events;
+  event.data.u64 = what;
+  return event;
 }
 
 void watch(int epoll_fd, int fd, std::uint64_t what) {
-  epoll_event event{};
-  event.events = EPOLLIN;
-  event.data.u64 = what;
+  epoll_event event = event_of(EPOLLIN, what);
   if (::epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &event) != 0) {
     throw Error(ErrorCode::no_space, "epoll", "the exchange can't watch one more descriptor", "raise its limits",
                 errno);
@@ -38,9 +37,9 @@ Service::Service(shm::Directory& directory, Exchange& exchange, std::string bus,
     if (directory.exists(lock_name(id))) client->lock_file = directory.open(lock_name(id), true);
     away_[id] = std::move(client);
   }
-  for (const std::string& name : directory.list("client.")) {
+  for (const std::string& name : exchange.client_files()) {
     const std::uint64_t id = std::strtoull(name.c_str() + 7, nullptr, 10);
-    if (away_.contains(id)) continue;
+    if (away_.contains(id) || !directory.exists(name)) continue;
     const shm::UniqueFd fd = directory.open(name, true);
     if (!shm::is_locked(fd.get())) directory.remove(name);
   }
@@ -65,6 +64,7 @@ void Service::serve(int fd) {
   for (int i = 0; i < 16; ++i) {
     const auto at = connected_.find(fd);
     if (at == connected_.end()) return;
+    if (at->second->unsent && !answer(fd, *at->second, std::move(*at->second->unsent))) return;
     control::Message message;
     std::string reason;
     switch (at->second->socket.receive(message, reason)) {
@@ -83,6 +83,26 @@ void Service::serve(int fd) {
   }
 }
 
+// Sends an answer. False: there is no room for it, or nobody, and so none for the next one either.
+bool Service::answer(int fd, Client& client, Reply reply) {
+  std::vector<int> descriptors;
+  for (const shm::UniqueFd& descriptor : reply.descriptors) descriptors.push_back(descriptor.get());
+  const control::SendStatus status = client.socket.send(reply.body, descriptors);
+  const bool waited = client.unsent.has_value();
+  if (status == control::SendStatus::full) {
+    client.unsent = std::move(reply);
+  } else {
+    client.unsent.reset();
+  }
+  if (client.unsent.has_value() != waited) {
+    epoll_event event = event_of(waited ? EPOLLIN : EPOLLOUT, tag(Source::client, static_cast<std::uint64_t>(fd)));
+    ::epoll_ctl(epoll_fd_, EPOLL_CTL_MOD, fd, &event);
+  }
+  if (status == control::SendStatus::sent) return true;
+  if (status != control::SendStatus::full) drop(fd, {});
+  return false;
+}
+
 // Ends a connection. Its client is not dead by that: its lock decides.
 void Service::drop(int fd, const std::string& why) {
   const auto at = connected_.find(fd);
@@ -90,19 +110,33 @@ void Service::drop(int fd, const std::string& why) {
   std::unique_ptr<Client> client = std::move(at->second);
   connected_.erase(at);
   if (!why.empty()) {
-    client->socket.send({{"ok", false},
-                         {"code", "protocol"},
-                         {"object", "control connection"},
-                         {"why", why},
-                         {"advice", "see docs/architecture.md for the protocol"},
-                         {"errno", 0}});
+    (void)client->socket.send({{"ok", false},
+                               {"code", "protocol"},
+                               {"object", "control connection"},
+                               {"why", why},
+                               {"advice", "see docs/architecture.md for the protocol"},
+                               {"errno", 0}});
   }
   ::epoll_ctl(epoll_fd_, EPOLL_CTL_DEL, fd, nullptr);
   client->socket.close();
+  client->unsent.reset();  // it may hold the client's lock
   if (client->id == 0) return;
   const std::uint64_t id = client->id;
   away_[id] = std::move(client);
   look_for_deaths();
+}
+
+// The client wants to come back: an earlier connection of it that has been closed, but not looked at yet, goes. What it
+// said last still counts.
+void Service::let_go_of(std::uint64_t client) {
+  const auto earlier = [&] {
+    return std::find_if(connected_.begin(), connected_.end(),
+                        [client](const auto& entry) { return entry.second->id == client; });
+  };
+  const auto at = earlier();
+  if (at == connected_.end() || !at->second->socket.hung_up()) return;
+  const int fd = at->first;
+  while (connected_.contains(fd)) serve(fd);
 }
 
 void Service::look_for_deaths() {
@@ -148,248 +182,12 @@ void Service::close_all() {
   connected_.clear();
 }
 
-// ------------------------------------------------------------------------------------------------------------ requests
-
-void Service::handle(int fd, Client& client, control::Message& message) {
-  Reply reply;
-  const Json& request = message.body;
-  const Json id = request.contains("id") ? request["id"] : Json();
-  std::string closing;
-  try {
-    if (!message.descriptors.empty()) throw Error(ErrorCode::protocol, "request", "it carries descriptors");
-    const std::string op = request.at("op").get<std::string>();
-    if (op == "hello") {
-      reply = hello(client, request);
-    } else if (op == "ping") {
-      reply.body["state"] = "running";
-    } else if (op == "stat") {
-      reply = stat();
-    } else if (client.id == 0) {
-      throw Error(ErrorCode::protocol, "request '" + op + "'", "hello must come first");
-    } else if (op == "publisher") {
-      reply = publisher(client, request);
-    } else if (op == "publisher_close") {
-      reply = publisher_close(client, request);
-    } else if (op == "subscribe") {
-      reply = subscribe(client, request);
-    } else if (op == "unsubscribe") {
-      reply = unsubscribe(client, request);
-    } else if (op == "settle") {
-      reply = settle(client, request);
-    } else if (op.starts_with("subscription_")) {
-      reply = subscription(client, op, request);
-    } else {
-      throw Error(ErrorCode::protocol, "request '" + op.substr(0, 64) + "'", "there is no such operation");
-    }
-    reply.body["ok"] = true;
-  } catch (const Error& error) {
-    reply = {};
-    reply.body = error_body(error);
-    if (error.code() == ErrorCode::protocol) closing = error.what();
-  } catch (const nlohmann::json::exception& error) {
-    closing = std::string("a field is missing or of the wrong type: ") + error.what();
-  }
-  if (!closing.empty()) {
-    drop(fd, closing);
-    return;
-  }
-  // Nobody waits for this answer; a client that closes a thousand publishers must not find its socket full of them.
-  if (reply.body["ok"] == true && request["op"] == "publisher_close") return;
-  reply.body["id"] = id;
-  std::vector<int> descriptors;
-  for (const shm::UniqueFd& descriptor : reply.descriptors) descriptors.push_back(descriptor.get());
-  if (!client.socket.send(reply.body, descriptors)) drop(fd, {});
-}
-
-Service::Reply Service::hello(Client& client, const Json& request) {
-  if (client.id != 0) throw Error(ErrorCode::protocol, "hello", "it came twice");
-  const std::uint32_t layout = request.at("layout").get<std::uint32_t>();
-  if (layout != shm::layout_version) {
-    throw Error(ErrorCode::layout_mismatch, "bus '" + bus_ + "'",
-                "the exchange has layout version " + std::to_string(shm::layout_version) + ", this client has " +
-                    std::to_string(layout),
-                "use the same release of ackring on both sides");
-  }
-  Reply reply;
-  client.name = request.value("name", "");
-  exchange_.set_fence_required(!request.at("membarrier").get<bool>());
-  const std::uint64_t resumed = request.value("client", std::uint64_t{0});
-  reply.descriptors.push_back(directory_.open("exchange", false));
-  reply.descriptors.push_back(directory_.open("topics", false));
-  if (resumed != 0) {
-    const auto at = away_.find(resumed);
-    if (at == away_.end()) {
-      throw Error(ErrorCode::not_found, "client " + std::to_string(resumed), "the exchange does not know it any more",
-                  "open the bus again");
-    }
-    client.id = resumed;
-    client.lock_file = std::move(at->second->lock_file);
-    away_.erase(at);
-  } else {
-    const std::uint64_t id = exchange_.new_client();
-    shm::UniqueFd lock = directory_.create(lock_name(id));
-    shm::try_lock(lock.get());
-    client.lock_file = directory_.open(lock_name(id), true);
-    reply.descriptors.push_back(
-        std::move(lock));  // X's copy is closed once it is sent: the client alone holds the lock
-    client.id = id;
-  }
-  // relaxed: notices
-  reply.body = {{"client", client.id},
-                {"generation", exchange_.generation()},
-                {"fence", exchange_.page().fence_required.load(std::memory_order_relaxed) != 0},
-                {"bus", bus_},
-                {"pid", exchange_.page().pid.load(std::memory_order_relaxed)}};  // relaxed: a notice
-  return reply;
-}
-
 // A new doorbell: one end is watched, the other goes out with the reply.
 shm::Bell Service::new_bell(std::uint64_t what, Reply& reply) {
   auto [ours, theirs] = shm::Bell::make_pair();
   watch(epoll_fd_, ours.fd(), what);
   reply.descriptors.emplace_back(theirs.release());
   return std::move(ours);
-}
-
-Service::Reply Service::publisher(Client& client, const Json& request) {
-  Reply reply;
-  Ingress* ingress = nullptr;
-  if (request.contains("resume")) {
-    const Json& resume = request["resume"];
-    ingress =
-        exchange_.find_publisher(resume.at("slot").get<std::uint16_t>(), resume.at("incarnation").get<std::uint64_t>());
-    if (ingress == nullptr || ingress->client != client.id) {
-      throw Error(ErrorCode::not_found, "publisher", "the exchange does not know this incarnation", "make a new one");
-    }
-    reply.body = {{"slot", ingress->slot}, {"incarnation", ingress->incarnation}, {"name", ingress->name}};
-  } else {
-    const PublisherGrant grant = exchange_.attach_publisher(client.id, request.at("name").get<std::string>(),
-                                                            request.at("ring_bytes").get<std::uint64_t>());
-    ingress = exchange_.find_publisher(grant.slot, grant.incarnation);
-    reply.descriptors.push_back(directory_.open(grant.ring_file, true));
-    reply.descriptors.push_back(directory_.open(grant.cursor_file, false));
-    reply.body = {{"slot", grant.slot},
-                  {"incarnation", grant.incarnation},
-                  {"name", grant.name},
-                  {"next_sequence", grant.next_sequence},
-                  {"ring_bytes", request.at("ring_bytes")}};
-  }
-  ingress->bell = new_bell(tag(Source::publisher, ingress->slot), reply);
-  ingress->has_bell = true;
-  exchange_.heat(*ingress);
-  return reply;
-}
-
-Service::Reply Service::publisher_close(Client& client, const Json& request) {
-  Ingress* ingress =
-      exchange_.find_publisher(request.at("slot").get<std::uint16_t>(), request.at("incarnation").get<std::uint64_t>());
-  if (ingress != nullptr && ingress->client == client.id) exchange_.detach_publisher(*ingress);
-  return {};
-}
-
-Service::Reply Service::subscribe(Client& client, const Json& request) {
-  Reply reply;
-  Queue* queue = nullptr;
-  if (request.contains("resume")) {
-    const Json& resume = request["resume"];
-    queue = exchange_.find_queue(resume.at("subscription").get<std::uint64_t>());
-    if (queue == nullptr || queue->client != client.id ||
-        queue->ack_incarnation != resume.at("ack_page").get<std::uint64_t>()) {
-      throw Error(ErrorCode::not_found, "subscription", "the exchange does not know this member", "subscribe again");
-    }
-    reply.body = {{"subscription", queue->id}, {"name", queue->options.name}};
-  } else {
-    const bool ephemeral = request.at("ephemeral").get<bool>();
-    const SubscriptionOptions options =
-        control::options_from_json(request.at("name").get<std::string>(),
-                                   request.at("patterns").get<std::vector<std::string>>(), request.at("options"));
-    const MemberGrant grant =
-        exchange_.attach_member(client.id, options, ephemeral, request.value("given", std::vector<std::string>{}));
-    queue = grant.queue;
-    reply.descriptors.push_back(directory_.open(grant.ring_file, false));
-    reply.descriptors.push_back(directory_.open(grant.ack_file, true));
-    reply.body = {{"subscription", queue->id},
-                  {"name", queue->options.name},
-                  {"ring", queue->ring_incarnation},
-                  {"ack_page", queue->ack_incarnation},
-                  {"entry", grant.entry},
-                  {"position", grant.position},
-                  {"options", control::options_to_json(queue->options)}};
-  }
-  queue->bell = new_bell(tag(Source::queue, queue->index), reply);
-  return reply;
-}
-
-Queue& Service::queue_of(Client& client, const Json& request) {
-  Queue* queue = exchange_.find_queue(request.at("subscription").get<std::uint64_t>());
-  if (queue == nullptr || queue->client != client.id) {
-    throw Error(ErrorCode::not_found, "subscription", "this client is no member of it", "subscribe first");
-  }
-  return *queue;
-}
-
-Service::Reply Service::unsubscribe(Client& client, const Json& request) {
-  exchange_.detach_member(queue_of(client, request));
-  return {};
-}
-
-Service::Reply Service::settle(Client& client, const Json& request) {
-  exchange_.sweep(queue_of(client, request), shm::Environment::now_ns());
-  return {};
-}
-
-Service::Reply Service::subscription(Client& /*client*/, const std::string& op, const Json& request) {
-  const std::string name = request.at("name").get<std::string>();
-  Reply reply;
-  if (op == "subscription_create" || op == "subscription_update") {
-    const SubscriptionOptions options =
-        control::options_from_json(name, request.at("patterns").get<std::vector<std::string>>(), request.at("options"));
-    shm::check_name("subscription", name);
-    if (op == "subscription_create") {
-      exchange_.create_subscription(options, false);
-    } else {
-      exchange_.update_subscription(options, request.value("given", std::vector<std::string>{}));
-    }
-    return reply;
-  }
-  Queue* queue = exchange_.find_queue(name);
-  if (queue == nullptr) {
-    throw Error(ErrorCode::not_found, "subscription '" + name + "'", "there is none of this name",
-                "`shmtool stat` lists them");
-  }
-  if (op == "subscription_get") {
-    reply.body = {
-        {"name", name}, {"patterns", queue->options.patterns}, {"options", control::options_to_json(queue->options)}};
-  } else if (op == "subscription_remove") {
-    if (queue->has_member() || queue->leaving) {
-      throw Error(ErrorCode::busy, "subscription '" + name + "'", "it has a live member", "stop that one first");
-    }
-    exchange_.remove_subscription(*queue);
-  } else {
-    throw Error(ErrorCode::protocol, "request '" + op.substr(0, 64) + "'", "there is no such operation");
-  }
-  return reply;
-}
-
-Service::Reply Service::stat() {
-  const std::uint64_t now_ns = shm::Environment::now_ns();
-  for (const auto& queue : exchange_.queues()) {
-    if (queue && queue->active && !queue->leaving) exchange_.sweep(*queue, now_ns);
-  }
-  const std::string document = stat_document(exchange_, bus_).dump();
-  Reply reply;
-  shm::UniqueFd file(::memfd_create("ackring-stat", MFD_CLOEXEC));
-  std::size_t written = 0;
-  while (file && written < document.size()) {
-    const ssize_t result = ::write(file.get(), document.data() + written, document.size() - written);
-    if (result <= 0) break;
-    written += static_cast<std::size_t>(result);
-  }
-  if (written != document.size()) {
-    throw Error(ErrorCode::no_space, "stat", "the exchange has no room for the answer", "try again", errno);
-  }
-  reply.descriptors.push_back(std::move(file));
-  return reply;
 }
 
 }  // namespace ackring::exchange

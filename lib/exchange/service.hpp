@@ -1,9 +1,13 @@
 // Service: the exchange's side of the control protocol: who is connected, what they ask, who has died.
+//
+// A request with an `id` is answered under it; one without is carried out and not answered. Nobody's socket is waited for:
+// the answer to a client that does not read is kept, one at most, and its next requests stay where they are until then.
 // Thread rules: X's thread.
 #pragma once
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -14,10 +18,17 @@
 
 namespace ackring::exchange {
 
+/// What a request is answered with.
+struct Reply {
+  control::Json body = control::Json::object();
+  std::vector<shm::UniqueFd> descriptors;
+};
+
 /// One client incarnation: a process's connection to the bus. It may be away for a while and come back.
 struct Client {
-  control::Socket socket;  // closed while it is away
-  std::uint64_t id = 0;    // 0 before hello
+  control::Socket socket;       // closed while it is away
+  std::optional<Reply> unsent;  // it did not read the answers before this one; until it does, its requests wait
+  std::uint64_t id = 0;         // 0 before hello
   std::string name;
   uid_t uid = 0;
   shm::UniqueFd lock_file;  // another description of its lock file, to look at the lock
@@ -44,13 +55,15 @@ class Service {
 
  private:
   using Json = control::Json;
-  struct Reply {
-    Json body = Json::object();
-    std::vector<shm::UniqueFd> descriptors;
-  };
 
-  void handle(int fd, Client& client, control::Message& message);
+  // service.cpp: connections
+  bool answer(int fd, Client& client, Reply reply);
   void drop(int fd, const std::string& why);
+  void let_go_of(std::uint64_t client);
+  shm::Bell new_bell(std::uint64_t tag, Reply& reply);
+
+  // requests.cpp
+  void handle(int fd, Client& client, control::Message& message);
   Reply hello(Client& client, const Json& request);
   Reply publisher(Client& client, const Json& request);
   Reply publisher_close(Client& client, const Json& request);
@@ -59,7 +72,6 @@ class Service {
   Reply settle(Client& client, const Json& request);
   Reply subscription(Client& client, const std::string& op, const Json& request);
   Reply stat();
-  shm::Bell new_bell(std::uint64_t tag, Reply& reply);
   Queue& queue_of(Client& client, const Json& request);
 
   shm::Directory& directory_;

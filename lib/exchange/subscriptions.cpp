@@ -34,10 +34,8 @@ Queue* Exchange::find_queue(std::string_view name) noexcept {
 }
 
 Queue* Exchange::find_queue(std::uint64_t id) noexcept {
-  for (const auto& queue : queues_) {
-    if (queue && queue->id == id) return queue.get();
-  }
-  return nullptr;
+  const auto at = by_id_.find(id);
+  return at == by_id_.end() ? nullptr : at->second;
 }
 
 Ingress* Exchange::find_publisher(std::uint16_t slot, std::uint64_t incarnation) noexcept {
@@ -60,13 +58,17 @@ std::vector<std::uint64_t> Exchange::holders() const {
 }
 
 Queue& Exchange::add_queue(std::unique_ptr<Queue> queue) {
-  std::size_t index = 0;
-  while (index < queues_.size() && queues_[index]) ++index;
-  if (index == queues_.size()) queues_.emplace_back();
-  queue->index = static_cast<std::uint32_t>(index);
+  if (free_indexes_.empty()) {
+    free_indexes_.push_back(static_cast<std::uint32_t>(queues_.size()));
+    queues_.emplace_back();
+  }
+  const std::uint32_t index = free_indexes_.back();
+  free_indexes_.pop_back();
+  queue->index = index;
   queue->largest_record = queue->options.ring_bytes / 4 - sizeof(shm::AttemptInfo);
   routes_.add(queue->options.patterns, queue->index);
   if (!queue->options.name.empty()) by_name_[queue->options.name] = queue.get();
+  by_id_[queue->id] = queue.get();
   queues_[index] = std::move(queue);
   return *queues_[index];
 }
@@ -112,7 +114,7 @@ Queue& Exchange::create_subscription(const SubscriptionOptions& options, bool ep
   queue->state_segment.close_fd();
   queue->state = queue->state_segment.as<shm::SubscriptionSegment>();
   queue->block.backlog_head = log::first_position;
-  queue->backlog.open(log::first_position, log::first_position);
+  queue->backlog.open(log::first_position, log::first_position, {});  // the number is new: no file bears it
   try {
     save_definition(*queue);
   } catch (const Error&) {
@@ -156,12 +158,14 @@ void Exchange::remove_subscription(Queue& queue) {
   directory_.remove(prefix + ".json");  // from here on it does not exist; recovery would remove the rest
   routes_.remove(queue.options.patterns, queue.index);
   by_name_.erase(queue.options.name);
+  by_id_.erase(queue.id);
   std::erase(active_, &queue);
   std::erase(touched_, &queue);
   if (queue.ack_incarnation != 0) directory_.remove(ack_name(queue.id, queue.ack_incarnation));
   if (queue.has_ring) directory_.remove(ring_name(queue.id, queue.ring_incarnation));
   queue.backlog.remove_all();
   directory_.remove(prefix + ".state");
+  free_indexes_.push_back(queue.index);
   queues_[queue.index].reset();
 }
 

@@ -7,7 +7,6 @@
 #include <limits>
 #include <new>
 #include <utility>
-#include <vector>
 
 #include "ackring/error.hpp"
 
@@ -97,7 +96,9 @@ SegmentLog& SegmentLog::operator=(SegmentLog&& other) noexcept {
 
 SegmentLog::~SegmentLog() = default;
 
-void SegmentLog::open(std::uint64_t head, std::uint64_t tail) {
+void SegmentLog::open(std::uint64_t head, std::uint64_t tail) { open(head, tail, directory_->list(prefix_ + '.')); }
+
+void SegmentLog::open(std::uint64_t head, std::uint64_t tail, const std::vector<std::string>& names) {
   if (head == 0) head = first_position;
   if (tail == 0) tail = first_position;
   if (!possible(head) || !possible(tail) || head > tail) {
@@ -114,7 +115,7 @@ void SegmentLog::open(std::uint64_t head, std::uint64_t tail) {
         return Error(ErrorCode::damaged, directory_->path(name), why,
                      "keep a copy of the bus directory and remove the subscription");
       };
-      if (!directory_->exists(name)) throw damaged("this segment of a log is missing");
+      if (std::find(names.begin(), names.end(), name) == names.end()) throw damaged("this segment of a log is missing");
       auto segment = shm::Segment::attach(*directory_, name, shm::SegmentKind::log, shm::Access::read_write);
       segment.close_fd();  // the mapping is all that is needed; many logs must not use up the descriptors
       if (segment.header().owner != number) {
@@ -131,7 +132,8 @@ void SegmentLog::open(std::uint64_t head, std::uint64_t tail) {
   }
   // Whatever else bears the log's name was made by a process that died before it committed anything in it, or was
   // released already: no byte of it counts.
-  for (const std::string& name : directory_->list(prefix_ + '.')) {
+  for (const std::string& name : names) {
+    if (name.size() <= prefix_.size() || name[prefix_.size()] != '.' || !name.starts_with(prefix_)) continue;
     const std::uint32_t number = parse_number(name, prefix_.size());
     if (number == 0 || name != file_name(number) || !attached.contains(number)) directory_->remove(name);
   }

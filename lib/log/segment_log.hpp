@@ -26,6 +26,7 @@
 #include <cstdint>
 #include <map>
 #include <string>
+#include <vector>
 
 #include "lib/shm/segment.hpp"
 
@@ -51,6 +52,9 @@ class SegmentLog {
   /// first_position (the words of a new subscription). Throws Error (damaged when a segment in between is missing or
   /// not what it should be, and then removes nothing).
   void open(std::uint64_t head, std::uint64_t tail);
+  /// The same for an owner of many logs, who lists the directory once: `names` are files of it, among them all that bear
+  /// this log's name.
+  void open(std::uint64_t head, std::uint64_t tail, const std::vector<std::string>& names);
 
   /// Makes sure that the next append of `bytes` can't fail. False: the file system has no room, or another limit is hit
   /// (ENOSPC, EMFILE, ENOMEM), or `bytes` > max_record_bytes; the log is as it was. Never throws, the death that a test

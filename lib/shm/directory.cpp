@@ -23,7 +23,7 @@ constexpr std::string_view memory_path = "(memory)";
 bool may_use_files_of(uid_t owner) noexcept { return ::geteuid() == 0 || owner == ::geteuid(); }
 
 // Refuses what another user could have put there or could change (F22).
-void check_owner_and_mode(int fd, const std::string& path) {
+struct stat check_owner_and_mode(int fd, const std::string& path) {
   struct stat status {};
   if (::fstat(fd, &status) != 0) throw system_error(path, "can't read its owner and mode", errno);
   const unsigned mode = status.st_mode & 07777u;
@@ -38,6 +38,7 @@ void check_owner_and_mode(int fd, const std::string& path) {
                 fmt::format("owner {}, mode {:04o}: group or others may write to it", status.st_uid, mode),
                 "remove that right (chmod go-w), or choose another directory");
   }
+  return status;
 }
 
 [[noreturn]] void throw_open_error(const std::string& path, int error, bool is_link) {
@@ -174,9 +175,9 @@ std::string Directory::read_file(const std::string& name) const {
   std::array<char, 4096> buffer;
   while (true) {
     const ssize_t got = ::pread(fd.get(), buffer.data(), buffer.size(), static_cast<off_t>(content.size()));
-    if (got == 0) return content;
-    if (got > 0) {
+    if (got >= 0) {
       content.append(buffer.data(), static_cast<std::size_t>(got));
+      if (static_cast<std::size_t>(got) < buffer.size()) return content;  // a file gives less only at its end
     } else if (errno != EINTR) {
       throw system_error(path(name), "can't read it", errno);
     }
@@ -225,9 +226,7 @@ UniqueFd FileDirectory::open(const std::string& name, bool writable) const {
     const int error = errno;
     throw_open_error(path(name), error, error == ELOOP);
   }
-  check_owner_and_mode(fd.get(), path(name));
-  struct stat status {};
-  if (::fstat(fd.get(), &status) != 0 || !S_ISREG(status.st_mode)) {
+  if (!S_ISREG(check_owner_and_mode(fd.get(), path(name)).st_mode)) {
     throw Error(ErrorCode::damaged, path(name), "is not a regular file", "remove it");
   }
   return fd;

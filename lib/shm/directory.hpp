@@ -1,7 +1,7 @@
 // Directory: where the files of one bus live. On a file system (FileDirectory), or anonymous (MemoryDirectory) for
 // Bus::in_memory and for tests.
 //
-// Thread rules: a Directory is used by one thread at a time (MemoryDirectory: any threads, it locks).
+// Thread rules: any threads, as long as they work on different names.
 #pragma once
 
 #include <cstdint>

@@ -19,7 +19,7 @@ namespace {
 
 long membarrier(int command) noexcept { return ::syscall(SYS_membarrier, command, 0, 0); }
 
-// How long a wait looks away from a bell whose other end is closed.
+// How long a wait at a bell whose other end is closed takes at most.
 constexpr std::uint64_t closed_poll_ns = 1'000'000;
 
 enum class Rings { some, none, closed };
@@ -131,11 +131,11 @@ bool Bell::wait(std::uint64_t timeout_ns) const noexcept {
     bool closed = ready > 0;
     if (ready > 0 && (entry.revents & POLLNVAL) == 0 && take_rings(fd_.get(), closed) == Rings::some) return true;
     if (closed) {
-      // The exchange died. Its successor's bell will be put under this very number, so this looks again now and then
-      // instead of returning at once, which would make every waiting loop spin meanwhile.
+      // The exchange died. Its successor writes what the caller waits for before it can ring; its bell will be put
+      // under this very number later. So the caller looks again soon, but not without end at full speed.
       timespec nap = to_timespec(std::min(closed_poll_ns, to_ns(left)));
-      left = to_timespec(to_ns(left) - to_ns(nap));
       poll_and_count_down(nullptr, 0, nap);
+      return false;
     }
     if (to_ns(left) == 0) return false;
   }

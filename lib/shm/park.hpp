@@ -41,7 +41,8 @@ class Bell {
   bool ring() const noexcept;
   /// Takes back all rings. False: the other end is closed.
   bool drain() const noexcept;
-  /// Sleeps until rung or `timeout_ns` passed. True if rung (rings are drained).
+  /// Sleeps until rung or `timeout_ns` passed. True if rung (rings are drained). False after a millisecond already where
+  /// the other end is closed: nobody rings then, so the caller looks by itself.
   bool wait(std::uint64_t timeout_ns) const noexcept;
   [[nodiscard]] int fd() const noexcept { return fd_.get(); }
   [[nodiscard]] int release() noexcept { return fd_.release(); }

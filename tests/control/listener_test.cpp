@@ -32,7 +32,7 @@ TEST_CASE("listen and connect; a stale socket is replaced; mode, group and crede
   Socket client = Socket::connect(path);
   std::optional<Socket> server = listener.accept();
   REQUIRE(server);
-  CHECK(client.send({{"op", "hello"}}));
+  CHECK(client.send({{"op", "hello"}}) == SendStatus::sent);
   CHECK(receive_status(*server) == ReceiveStatus::message);
   CHECK((::fcntl(server->fd(), F_GETFD) & FD_CLOEXEC) != 0);
   CHECK((::fcntl(client.fd(), F_GETFL) & O_NONBLOCK) != 0);
@@ -128,13 +128,13 @@ TEST_CASE("no descriptor left: the newcomer is told and closed, nobody else is t
   REQUIRE(::setrlimit(RLIMIT_NOFILE, &full) == 0);
   CHECK_FALSE(listener.accept());
   // A message with a descriptor that there is no room for: this connection is refused, with a reason.
-  CHECK(old_client.send({{"op", "descriptor"}}, {0}));
+  CHECK(old_client.send({{"op", "descriptor"}}, {0}) == SendStatus::sent);
   std::string reason;
   CHECK(receive_status(*old_server, &reason) == ReceiveStatus::malformed);
   CHECK(reason.find("room") != std::string::npos);
-  CHECK(old_client.send({{"op", "ping"}}));
+  CHECK(old_client.send({{"op", "ping"}}) == SendStatus::sent);
   CHECK(receive_status(*old_server) == ReceiveStatus::message);
-  CHECK(old_server->send({{"ok", true}}));
+  CHECK(old_server->send({{"ok", true}}) == SendStatus::sent);
   REQUIRE(::setrlimit(RLIMIT_NOFILE, &old_limit) == 0);
   for (Socket& newcomer : newcomers) {
     Message message;

@@ -24,8 +24,8 @@ TEST_CASE("messages arrive whole, in order, with their descriptors") {
     REQUIRE(::pipe2(pipe_ends, O_CLOEXEC) == 0);
     const UniqueFd read_end(pipe_ends[0]);
     UniqueFd write_end(pipe_ends[1]);
-    CHECK(a.send({{"id", 1}, {"op", "hello"}}, {write_end.get()}));
-    CHECK(a.send({{"id", 2}, {"text", "\xc3\xa4"}}));
+    CHECK(a.send({{"id", 1}, {"op", "hello"}}, {write_end.get()}) == SendStatus::sent);
+    CHECK(a.send({{"id", 2}, {"text", "\xc3\xa4"}}) == SendStatus::sent);
     write_end.reset();
     CHECK(b.wait_readable(5 * second_ns));
     Message message;
@@ -40,7 +40,7 @@ TEST_CASE("messages arrive whole, in order, with their descriptors") {
     REQUIRE(b.receive(message, reason) == ReceiveStatus::message);
     CHECK(message.body.at("text") == "\xc3\xa4");
     CHECK(message.descriptors.empty());
-    CHECK(b.send({{"ok", true}}));  // both ways
+    CHECK(b.send({{"ok", true}}) == SendStatus::sent);  // both ways
     CHECK(receive_status(a) == ReceiveStatus::message);
     const Credentials who = a.credentials();
     CHECK(who.pid == ::getpid());
@@ -53,17 +53,17 @@ TEST_CASE("messages arrive whole, in order, with their descriptors") {
 TEST_CASE("limits of a message: size, descriptors, nesting; at and past each") {
   auto [a, b] = Socket::make_pair();
   const std::size_t frame = Json{{"t", ""}}.dump().size();
-  CHECK(a.send({{"t", std::string(max_message_bytes - frame, 'x')}}));
+  CHECK(a.send({{"t", std::string(max_message_bytes - frame, 'x')}}) == SendStatus::sent);
   CHECK(receive_status(b) == ReceiveStatus::message);
-  CHECK_FALSE(a.send({{"t", std::string(max_message_bytes - frame + 1, 'x')}}));
+  CHECK(a.send({{"t", std::string(max_message_bytes - frame + 1, 'x')}}) == SendStatus::too_large);
   CHECK(receive_status(b) == ReceiveStatus::nothing_yet);
 
-  CHECK(a.send(Json::object(), std::vector<int>(max_descriptors, 0)));
+  CHECK(a.send(Json::object(), std::vector<int>(max_descriptors, 0)) == SendStatus::sent);
   Message message;
   std::string reason;
   REQUIRE(b.receive(message, reason) == ReceiveStatus::message);
   CHECK(message.descriptors.size() == max_descriptors);
-  CHECK_FALSE(a.send(Json::object(), std::vector<int>(max_descriptors + 1, 0)));
+  CHECK(a.send(Json::object(), std::vector<int>(max_descriptors + 1, 0)) == SendStatus::too_large);
 
   for (const std::size_t depth : {std::size_t{1}, std::size_t{2}, max_nesting}) {
     CHECK(send_raw(a, nested(depth)));
@@ -126,7 +126,8 @@ TEST_CASE("malformed messages: each is told apart, nothing is thrown, no descrip
     CHECK(reason.find("descriptors") != std::string::npos);
   }
   CHECK(open_descriptors() == before);
-  CHECK(a.send({{"still", "alive"}}));  // the owner closes such a connection; the socket itself is not confused
+  // The owner closes such a connection; the socket itself is not confused.
+  CHECK(a.send({{"still", "alive"}}) == SendStatus::sent);
   CHECK(receive_status(b) == ReceiveStatus::message);
 }
 
@@ -169,42 +170,55 @@ TEST_CASE("random bytes are malformed or an object, and leak nothing") {
   CHECK(open_descriptors() == before);
 }
 
-TEST_CASE("a peer that does not read: send says false and never blocks; it goes on when the peer reads (F23)") {
+TEST_CASE("a peer that does not read: send says full and never blocks; it goes on when the peer reads (F23)") {
   auto [a, b] = Socket::make_pair();
   const Json body{{"text", std::string(1'000, 'x')}};
   std::size_t sent = 0;
-  while (sent < 1'000'000 && a.send(body)) ++sent;
+  while (sent < 1'000'000 && a.send(body) == SendStatus::sent) ++sent;
   CHECK(sent > 10);
   CHECK(sent < 1'000'000);
-  CHECK_FALSE(a.send(body));
+  CHECK(a.send(body) == SendStatus::full);
+  CHECK_FALSE(a.wait_readable_or_room(0));
+  CHECK_FALSE(a.hung_up());
+  CHECK(b.send(body) == SendStatus::sent);
+  CHECK(a.wait_readable_or_room(5 * second_ns));  // what the peer says is heard meanwhile
+  CHECK(receive_status(a) == ReceiveStatus::message);
+  CHECK_FALSE(a.wait_readable_or_room(1));
   for (std::size_t i = 0; i < sent; ++i) REQUIRE(receive_status(b) == ReceiveStatus::message);
   CHECK(receive_status(b) == ReceiveStatus::nothing_yet);
-  CHECK(a.send(body));
+  CHECK(a.wait_readable_or_room(5 * second_ns));
+  CHECK(a.send(body) == SendStatus::sent);
+  while (a.send(body) == SendStatus::sent) {
+  }
+  b.close();
+  CHECK(a.hung_up());
+  CHECK(a.wait_readable_or_room(5 * second_ns));
+  CHECK(a.send(body) == SendStatus::closed);
 }
 
-TEST_CASE("a peer that is gone: what it sent is read first, then closed; send says false and raises no signal") {
+TEST_CASE("a peer that is gone: what it sent is read first, then closed; send says so and raises no signal") {
   auto [a, b] = Socket::make_pair();
-  CHECK(a.send({{"last", "words"}}));
+  CHECK(a.send({{"last", "words"}}) == SendStatus::sent);
   a.close();
   CHECK_FALSE(a);
   CHECK(b.wait_readable(5 * second_ns));
   CHECK(receive_status(b) == ReceiveStatus::message);
   CHECK(b.wait_readable(5 * second_ns));
   CHECK(receive_status(b) == ReceiveStatus::closed);
-  CHECK_FALSE(b.send({{"any", "body"}}));
-  CHECK_FALSE(a.send({{"on a", "closed socket"}}));
+  CHECK(b.send({{"any", "body"}}) == SendStatus::closed);
+  CHECK(a.send({{"on a", "closed socket"}}) == SendStatus::closed);
   CHECK(receive_status(a) == ReceiveStatus::closed);
 
   // Gone with messages unread.
   auto [c, d] = Socket::make_pair();
-  CHECK(c.send({{"un", "read"}}));
+  CHECK(c.send({{"un", "read"}}) == SendStatus::sent);
   d.close();
   CHECK(receive_status(c) == ReceiveStatus::closed);
 }
 
 TEST_CASE("text that is no UTF-8 is sent with replacement characters") {
   auto [a, b] = Socket::make_pair();
-  CHECK(a.send({{"path", "/tmp/\xff"}}));
+  CHECK(a.send({{"path", "/tmp/\xff"}}) == SendStatus::sent);
   Message message;
   std::string reason;
   REQUIRE(b.receive(message, reason) == ReceiveStatus::message);

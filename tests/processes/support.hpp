@@ -8,6 +8,7 @@
 
 #include <poll.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -53,6 +54,18 @@ inline std::string program(const char* variable) {
 inline std::uint64_t amount(const char* variable, std::uint64_t otherwise) {
   const char* text = std::getenv(variable);
   return text == nullptr ? otherwise : std::strtoull(text, nullptr, 10);
+}
+
+/// The descriptors that a test needs; false where the system does not give them.
+inline bool raise_descriptors(rlim_t needed) {
+  rlimit limit{};
+  ::getrlimit(RLIMIT_NOFILE, &limit);
+  if (limit.rlim_cur >= needed) return true;
+  limit.rlim_cur = std::min(limit.rlim_max, std::max<rlim_t>(needed, limit.rlim_cur));
+  ::setrlimit(RLIMIT_NOFILE, &limit);
+  if (limit.rlim_cur >= needed) return true;
+  MESSAGE("skipped: it needs " << needed << " descriptors, and ulimit -Hn is " << limit.rlim_max);
+  return false;
 }
 
 /// For children, where doctest's checks would go unseen: what is thrown here fails the parent's receive().

@@ -1,8 +1,6 @@
 // The tables of a bus: 1,024 publishers, 16,384 subscriptions and members, 1,048,576 topics; at the limit and past it.
 #include "tests/processes/support.hpp"
 
-#include <sys/resource.h>
-
 #include <optional>
 
 #include "lib/exchange/exchange.hpp"
@@ -12,18 +10,6 @@ using namespace ackring;
 using namespace ackring::test;
 
 namespace {
-
-// The descriptors that a test needs; false where the system does not give them.
-bool raise_descriptors(rlim_t needed) {
-  rlimit limit{};
-  ::getrlimit(RLIMIT_NOFILE, &limit);
-  if (limit.rlim_cur >= needed) return true;
-  limit.rlim_cur = std::min(limit.rlim_max, std::max<rlim_t>(needed, limit.rlim_cur));
-  ::setrlimit(RLIMIT_NOFILE, &limit);
-  if (limit.rlim_cur >= needed) return true;
-  MESSAGE("skipped: it needs " << needed << " descriptors, and ulimit -Hn is " << limit.rlim_max);
-  return false;
-}
 
 std::string refusal(const std::function<void()>& call) {
   try {

@@ -11,6 +11,8 @@ import contextlib
 import json
 import os
 import pathlib
+import resource
+import shlex
 import shutil
 import signal
 import subprocess
@@ -49,6 +51,12 @@ class Exchange(Programs):
         self.exchange("--bus", "other", "--wait", "park", "--cpu", "0", "--socket-mode", "0660")
         self.tool("ping", "--bus", "other")
         self.assertEqual(os.stat(f"{self.directory}/other/exchange.sock").st_mode & 0o777, 0o660)
+
+    def test_open_files(self):
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        process = self.start("/bin/sh", "-c", f"ulimit -Sn 64; exec {shlex.quote(ARGUMENTS.exchange)}")
+        self.assertTrue(process.stdout.readline())
+        self.assertEqual(resource.prlimit(process.pid, resource.RLIMIT_NOFILE), (hard, hard))
 
     def test_service_manager_is_told(self):
         import socket

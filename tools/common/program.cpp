@@ -1,6 +1,7 @@
 #include "tools/common/program.hpp"
 
 #include <poll.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -37,6 +38,15 @@ int usage_error(const std::string& name, CLI::App& app, const CLI::ParseError& e
   return status_usage;
 }
 
+// Every client, publisher and member takes descriptors, of the exchange and of the program that has many of them. The
+// usual soft limit of 1,024 is for programs that use select(), which these do not.
+void raise_descriptor_limit() noexcept {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= limit.rlim_max) return;
+  limit.rlim_cur = limit.rlim_max;
+  (void)::setrlimit(RLIMIT_NOFILE, &limit);  // where it is refused, the limit is named by whoever hits it
+}
+
 }  // namespace
 
 ExitStatus status_of(ErrorCode code) noexcept {
@@ -53,6 +63,7 @@ ExitStatus status_of(ErrorCode code) noexcept {
 
 int run_program(const std::string& name, CLI::App& app, int argc, char** argv, const std::function<int()>& body) {
   std::signal(SIGPIPE, SIG_IGN);
+  raise_descriptor_limit();
   try {
     app.parse(argc, argv);
     return body();

@@ -36,7 +36,8 @@ struct ClosedPipe {};
 [[nodiscard]] ExitStatus status_of(ErrorCode code) noexcept;
 
 /// Parses the command line, then calls `body`. Prints help and version (status 0), maps wrong usage to status 2, and
-/// Failure, Error and ClosedPipe to their status, each error as one line. Ignores SIGPIPE.
+/// Failure, Error and ClosedPipe to their status, each error as one line. Ignores SIGPIPE, and raises the soft limit of
+/// open files to the hard one.
 int run_program(const std::string& name, CLI::App& app, int argc, char** argv, const std::function<int()>& body);
 
 /// `name: message` on stderr, as one line.

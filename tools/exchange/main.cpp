@@ -143,7 +143,8 @@ int main(int argc, char** argv) {
              [&options](const std::string& text) { options.socket_mode = socket_mode(text); });
   app.footer(
       "Prints `ready bus=… dir=… pid=…` when it serves. SIGTERM and SIGINT: routes what is committed, exits 0.\n"
-      "Exit status 3: the bus has an exchange already, or the system refused. Tells systemd when it is ready.\n\n"
+      "Exit status 3: the bus has an exchange already, or the system refused. Tells systemd when it is ready.\n"
+      "A client and a publisher need two open files each, a subscriber one; as many as `ulimit -Hn` allows.\n\n"
       "Example:\n  ackring-exchange --bus orders --cpu 1 &\n  shmtool --bus orders ping && shmtool --bus orders stat");
   return run_program("ackring-exchange", app, argc, argv, [&options] {
     try {

@@ -1,0 +1,260 @@
+// Requests: what clients ask of the exchange over the control socket.
+#include <sys/mman.h>
+
+#include <algorithm>
+
+#include "ackring/error.hpp"
+#include "lib/control/subscription_codec.hpp"
+#include "lib/exchange/service.hpp"
+#include "lib/exchange/snapshot.hpp"
+#include "lib/shm/lock.hpp"
+
+namespace ackring::exchange {
+
+namespace {
+
+control::Json error_body(const Error& error) {
+  return {{"ok", false},        {"code", to_string(error.code())}, {"object", error.object()},
+          {"why", error.why()}, {"advice", error.advice()},        {"errno", error.system_errno()}};
+}
+
+}  // namespace
+
+void Service::handle(int fd, Client& client, control::Message& message) {
+  Reply reply;
+  const Json& request = message.body;
+  const Json id = request.contains("id") ? request["id"] : Json();
+  std::string closing;
+  try {
+    if (!message.descriptors.empty()) throw Error(ErrorCode::protocol, "request", "it carries descriptors");
+    const std::string op = request.at("op").get<std::string>();
+    if (op == "hello") {
+      reply = hello(client, request);
+    } else if (op == "ping") {
+      reply.body["state"] = "running";
+    } else if (op == "stat") {
+      reply = stat();
+    } else if (client.id == 0) {
+      throw Error(ErrorCode::protocol, "request '" + op + "'", "hello must come first");
+    } else if (op == "publisher") {
+      reply = publisher(client, request);
+    } else if (op == "publisher_close") {
+      reply = publisher_close(client, request);
+    } else if (op == "subscribe") {
+      reply = subscribe(client, request);
+    } else if (op == "unsubscribe") {
+      reply = unsubscribe(client, request);
+    } else if (op == "settle") {
+      reply = settle(client, request);
+    } else if (op.starts_with("subscription_")) {
+      reply = subscription(client, op, request);
+    } else {
+      throw Error(ErrorCode::protocol, "request '" + op.substr(0, 64) + "'", "there is no such operation");
+    }
+    reply.body["ok"] = true;
+  } catch (const Error& error) {
+    reply = {};
+    reply.body = error_body(error);
+    if (error.code() == ErrorCode::protocol) closing = error.what();
+  } catch (const nlohmann::json::exception& error) {
+    closing = std::string("a field is missing or of the wrong type: ") + error.what();
+  }
+  if (!closing.empty()) {
+    drop(fd, closing);
+    return;
+  }
+  if (id.is_null()) return;  // nobody waits for an answer
+  reply.body["id"] = id;
+  answer(fd, client, std::move(reply));
+}
+
+Reply Service::hello(Client& client, const Json& request) {
+  if (client.id != 0) throw Error(ErrorCode::protocol, "hello", "it came twice");
+  const std::uint32_t layout = request.at("layout").get<std::uint32_t>();
+  if (layout != shm::layout_version) {
+    throw Error(ErrorCode::layout_mismatch, "bus '" + bus_ + "'",
+                "the exchange has layout version " + std::to_string(shm::layout_version) + ", this client has " +
+                    std::to_string(layout),
+                "use the same release of ackring on both sides");
+  }
+  Reply reply;
+  client.name = request.value("name", "");
+  exchange_.set_fence_required(!request.at("membarrier").get<bool>());
+  const std::uint64_t resumed = request.value("client", std::uint64_t{0});
+  reply.descriptors.push_back(directory_.open("exchange", false));
+  reply.descriptors.push_back(directory_.open("topics", false));
+  if (resumed != 0) {
+    if (!away_.contains(resumed)) let_go_of(resumed);
+    const auto at = away_.find(resumed);
+    if (at == away_.end()) {
+      const auto connected = [resumed](const auto& entry) { return entry.second->id == resumed; };
+      if (std::any_of(connected_.begin(), connected_.end(), connected)) {
+        throw Error(ErrorCode::busy, "client " + std::to_string(resumed), "its earlier connection is still open",
+                    "close that one");
+      }
+      throw Error(ErrorCode::not_found, "client " + std::to_string(resumed), "the exchange does not know it any more",
+                  "open the bus again");
+    }
+    client.id = resumed;
+    client.lock_file = std::move(at->second->lock_file);
+    away_.erase(at);
+  } else {
+    const std::uint64_t id = exchange_.new_client();
+    shm::UniqueFd lock = directory_.create(lock_name(id));
+    shm::try_lock(lock.get());
+    client.lock_file = directory_.open(lock_name(id), true);
+    reply.descriptors.push_back(
+        std::move(lock));  // X's copy is closed once it is sent: the client alone holds the lock
+    client.id = id;
+  }
+  // relaxed: notices
+  reply.body = {{"client", client.id},
+                {"generation", exchange_.generation()},
+                {"fence", exchange_.page().fence_required.load(std::memory_order_relaxed) != 0},
+                {"bus", bus_},
+                {"pid", exchange_.page().pid.load(std::memory_order_relaxed)}};  // relaxed: a notice
+  return reply;
+}
+
+Reply Service::publisher(Client& client, const Json& request) {
+  Reply reply;
+  Ingress* ingress = nullptr;
+  if (request.contains("resume")) {
+    const Json& resume = request["resume"];
+    ingress =
+        exchange_.find_publisher(resume.at("slot").get<std::uint16_t>(), resume.at("incarnation").get<std::uint64_t>());
+    if (ingress == nullptr || ingress->client != client.id) {
+      throw Error(ErrorCode::not_found, "publisher", "the exchange does not know this incarnation", "make a new one");
+    }
+    reply.body = {{"slot", ingress->slot}, {"incarnation", ingress->incarnation}, {"name", ingress->name}};
+  } else {
+    const PublisherGrant grant = exchange_.attach_publisher(client.id, request.at("name").get<std::string>(),
+                                                            request.at("ring_bytes").get<std::uint64_t>());
+    ingress = exchange_.find_publisher(grant.slot, grant.incarnation);
+    reply.descriptors.push_back(directory_.open(grant.ring_file, true));
+    reply.descriptors.push_back(directory_.open(grant.cursor_file, false));
+    reply.body = {{"slot", grant.slot},
+                  {"incarnation", grant.incarnation},
+                  {"name", grant.name},
+                  {"next_sequence", grant.next_sequence},
+                  {"ring_bytes", request.at("ring_bytes")}};
+  }
+  ingress->bell = new_bell(tag(Source::publisher, ingress->slot), reply);
+  ingress->has_bell = true;
+  exchange_.heat(*ingress);
+  return reply;
+}
+
+Reply Service::publisher_close(Client& client, const Json& request) {
+  Ingress* ingress =
+      exchange_.find_publisher(request.at("slot").get<std::uint16_t>(), request.at("incarnation").get<std::uint64_t>());
+  if (ingress != nullptr && ingress->client == client.id) exchange_.detach_publisher(*ingress);
+  return {};
+}
+
+Reply Service::subscribe(Client& client, const Json& request) {
+  Reply reply;
+  Queue* queue = nullptr;
+  if (request.contains("resume")) {
+    const Json& resume = request["resume"];
+    queue = exchange_.find_queue(resume.at("subscription").get<std::uint64_t>());
+    if (queue == nullptr || queue->client != client.id ||
+        queue->ack_incarnation != resume.at("ack_page").get<std::uint64_t>()) {
+      throw Error(ErrorCode::not_found, "subscription", "the exchange does not know this member", "subscribe again");
+    }
+    reply.body = {{"subscription", queue->id}, {"name", queue->options.name}};
+  } else {
+    const bool ephemeral = request.at("ephemeral").get<bool>();
+    const SubscriptionOptions options =
+        control::options_from_json(request.at("name").get<std::string>(),
+                                   request.at("patterns").get<std::vector<std::string>>(), request.at("options"));
+    const MemberGrant grant =
+        exchange_.attach_member(client.id, options, ephemeral, request.value("given", std::vector<std::string>{}));
+    queue = grant.queue;
+    reply.descriptors.push_back(directory_.open(grant.ring_file, false));
+    reply.descriptors.push_back(directory_.open(grant.ack_file, true));
+    reply.body = {{"subscription", queue->id},
+                  {"name", queue->options.name},
+                  {"ring", queue->ring_incarnation},
+                  {"ack_page", queue->ack_incarnation},
+                  {"entry", grant.entry},
+                  {"position", grant.position},
+                  {"options", control::options_to_json(queue->options)}};
+  }
+  queue->bell = new_bell(tag(Source::queue, queue->index), reply);
+  return reply;
+}
+
+Queue& Service::queue_of(Client& client, const Json& request) {
+  Queue* queue = exchange_.find_queue(request.at("subscription").get<std::uint64_t>());
+  if (queue == nullptr || queue->client != client.id) {
+    throw Error(ErrorCode::not_found, "subscription", "this client is no member of it", "subscribe first");
+  }
+  return *queue;
+}
+
+Reply Service::unsubscribe(Client& client, const Json& request) {
+  exchange_.detach_member(queue_of(client, request));
+  return {};
+}
+
+Reply Service::settle(Client& client, const Json& request) {
+  exchange_.sweep(queue_of(client, request), shm::Environment::now_ns());
+  return {};
+}
+
+Reply Service::subscription(Client& /*client*/, const std::string& op, const Json& request) {
+  const std::string name = request.at("name").get<std::string>();
+  Reply reply;
+  if (op == "subscription_create" || op == "subscription_update") {
+    const SubscriptionOptions options =
+        control::options_from_json(name, request.at("patterns").get<std::vector<std::string>>(), request.at("options"));
+    shm::check_name("subscription", name);
+    if (op == "subscription_create") {
+      exchange_.create_subscription(options, false);
+    } else {
+      exchange_.update_subscription(options, request.value("given", std::vector<std::string>{}));
+    }
+    return reply;
+  }
+  Queue* queue = exchange_.find_queue(name);
+  if (queue == nullptr) {
+    throw Error(ErrorCode::not_found, "subscription '" + name + "'", "there is none of this name",
+                "`shmtool stat` lists them");
+  }
+  if (op == "subscription_get") {
+    reply.body = {
+        {"name", name}, {"patterns", queue->options.patterns}, {"options", control::options_to_json(queue->options)}};
+  } else if (op == "subscription_remove") {
+    if (queue->has_member() || queue->leaving) {
+      throw Error(ErrorCode::busy, "subscription '" + name + "'", "it has a live member", "stop that one first");
+    }
+    exchange_.remove_subscription(*queue);
+  } else {
+    throw Error(ErrorCode::protocol, "request '" + op.substr(0, 64) + "'", "there is no such operation");
+  }
+  return reply;
+}
+
+Reply Service::stat() {
+  const std::uint64_t now_ns = shm::Environment::now_ns();
+  for (const auto& queue : exchange_.queues()) {
+    if (queue && queue->active && !queue->leaving) exchange_.sweep(*queue, now_ns);
+  }
+  const std::string document = stat_document(exchange_, bus_).dump();
+  Reply reply;
+  shm::UniqueFd file(::memfd_create("ackring-stat", MFD_CLOEXEC));
+  std::size_t written = 0;
+  while (file && written < document.size()) {
+    const ssize_t result = ::write(file.get(), document.data() + written, document.size() - written);
+    if (result <= 0) break;
+    written += static_cast<std::size_t>(result);
+  }
+  if (written != document.size()) {
+    throw Error(ErrorCode::no_space, "stat", "the exchange has no room for the answer", "try again", errno);
+  }
+  reply.descriptors.push_back(std::move(file));
+  return reply;
+}
+
+}  // namespace ackring::exchange
