@@ -92,9 +92,12 @@ struct DeliveryView {
 
   [[nodiscard]] Bytes payload() const noexcept {
     const auto flags = detail::record_field<std::uint16_t>(record, detail::record_flags);
-    const std::size_t attempt_bytes = (flags & detail::record_flag_attempt) != 0 ? detail::record_attempt_bytes : 0;
-    return {record + detail::record_header_bytes + attempt_bytes,
-            detail::record_field<std::uint32_t>(record, detail::record_payload_bytes)};
+    const std::byte* begin = record + detail::record_header_bytes;
+    if ((flags & detail::record_flag_attempt) != 0) {
+      const auto past = detail::record_field<std::uint16_t>(begin, detail::record_history);
+      begin += detail::record_attempt_bytes + past * detail::record_past_bytes;
+    }
+    return {begin, detail::record_field<std::uint32_t>(record, detail::record_payload_bytes)};
   }
   [[nodiscard]] std::string_view key() const noexcept;
   [[nodiscard]] std::uint64_t sequence() const noexcept {

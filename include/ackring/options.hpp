@@ -70,6 +70,13 @@ struct SubscriptionOptions {
   Nanoseconds ack_timeout = std::chrono::seconds(30);
   /// Attempts before an event is given up; 1 to 1,000.
   std::uint32_t max_deliveries = 10;
+  /// The delay before the second attempt, >= 0; each further one is `backoff_multiplier` (1 to 1,000) times as long, up
+  /// to `backoff_max`; each is spread by +- `jitter` (0 to 1) of itself. nack(delay) overrides it; the deliveries of a
+  /// member that died go back at once.
+  Nanoseconds backoff_initial = std::chrono::milliseconds(100);
+  Nanoseconds backoff_max = std::chrono::seconds(30);
+  double backoff_multiplier = 2;
+  double jitter = 0.1;
   /// Unsettled deliveries of the member; 1 to 1,048,576, rounded up to a power of two.
   std::uint32_t max_in_flight = limits::default_max_in_flight;
   /// Power of two, 4 KiB to 1 GiB.
@@ -78,6 +85,8 @@ struct SubscriptionOptions {
   std::uint64_t max_events = 10'000'000;
   std::uint64_t max_bytes = 1u << 30;
   Overflow overflow = Overflow::automatic;
+  /// Bytes that the dead-letter log may hold. When it is full, deliveries stay where they are until there is room.
+  std::uint64_t max_dead_bytes = 1u << 30;
   Wait wait = Wait::adaptive;
 };
 

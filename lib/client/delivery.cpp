@@ -17,6 +17,8 @@ static_assert(detail::record_flags == offsetof(shm::RecordHeader, flags) &&
               detail::record_delivery == offsetof(shm::RecordHeader, delivery) &&
               detail::record_header_bytes == sizeof(shm::RecordHeader) &&
               detail::record_attempt_bytes == sizeof(shm::AttemptInfo) &&
+              detail::record_history == offsetof(shm::AttemptInfo, history) &&
+              detail::record_past_bytes == sizeof(shm::PastAttempt) &&
               detail::record_flag_attempt == shm::flag_attempt);
 
 namespace {

@@ -33,6 +33,11 @@ std::uint64_t number(const Json& value, std::string_view option, std::uint64_t l
   refuse(option, value.dump() + " is not a whole number from 0 to " + std::to_string(largest), "give such a number");
 }
 
+double real(const Json& value, std::string_view option) {
+  if (!value.is_number()) refuse(option, value.dump() + " is not a number", "give a number");
+  return value.get<double>();
+}
+
 std::string text(const Json& value, std::string_view option) {
   if (!value.is_string()) refuse(option, value.dump() + " is not a string", "give a string");
   return value.get<std::string>();
@@ -82,6 +87,11 @@ Json options_to_json(const SubscriptionOptions& options) {
   return Json{{"guarantee", to_string(options.guarantee)},
               {"ack_timeout_ns", options.ack_timeout.count()},
               {"max_deliveries", options.max_deliveries},
+              {"backoff_initial_ns", options.backoff_initial.count()},
+              {"backoff_max_ns", options.backoff_max.count()},
+              {"backoff_multiplier", options.backoff_multiplier},
+              {"jitter", options.jitter},
+              {"max_dead_bytes", options.max_dead_bytes},
               {"max_in_flight", options.max_in_flight},
               {"ring_bytes", options.ring_bytes},
               {"max_events", options.max_events},
@@ -104,6 +114,16 @@ SubscriptionOptions options_from_json(std::string name, std::vector<std::string>
       result.ack_timeout = Nanoseconds(static_cast<std::int64_t>(number(value, option, longest_ns)));
     } else if (option == "max_deliveries") {
       result.max_deliveries = static_cast<std::uint32_t>(number(value, option, any32));
+    } else if (option == "backoff_initial_ns") {
+      result.backoff_initial = Nanoseconds(static_cast<std::int64_t>(number(value, option, longest_ns)));
+    } else if (option == "backoff_max_ns") {
+      result.backoff_max = Nanoseconds(static_cast<std::int64_t>(number(value, option, longest_ns)));
+    } else if (option == "backoff_multiplier") {
+      result.backoff_multiplier = real(value, option);
+    } else if (option == "jitter") {
+      result.jitter = real(value, option);
+    } else if (option == "max_dead_bytes") {
+      result.max_dead_bytes = number(value, option, any64);
     } else if (option == "max_in_flight") {
       result.max_in_flight = static_cast<std::uint32_t>(number(value, option, any32));
     } else if (option == "ring_bytes") {
@@ -139,6 +159,15 @@ void check_options(const SubscriptionOptions& options) {
   }
   if (options.ack_timeout.count() < static_cast<std::int64_t>(min_ack_timeout_ns)) {
     refuse("ack_timeout", std::to_string(options.ack_timeout.count()) + " ns is too short", "give at least 1 ms");
+  }
+  if (options.backoff_initial.count() < 0 || options.backoff_max < options.backoff_initial) {
+    refuse("backoff", "its delays are negative, or its longest is below its first", "give 0 <= initial <= maximum");
+  }
+  if (!(options.backoff_multiplier >= 1 && options.backoff_multiplier <= 1000)) {
+    refuse("backoff_multiplier", std::to_string(options.backoff_multiplier) + " is out of limits", "give 1 to 1000");
+  }
+  if (!(options.jitter >= 0 && options.jitter <= 1)) {
+    refuse("jitter", std::to_string(options.jitter) + " is out of limits", "give 0 to 1");
   }
   check_between("max_deliveries", options.max_deliveries, 1, limits::max_deliveries);
   check_between("max_in_flight", options.max_in_flight, 1, limits::max_in_flight);

@@ -43,6 +43,7 @@ Exchange::Exchange(shm::Directory& directory) : directory_(directory) {
       continue;
     }
     queue->to_backlog = !queue->has_ring || queue->block.backlog_events != 0;
+    index_retries(*queue);
     activate(*queue);
   }
   remove_strays(files);
@@ -199,6 +200,7 @@ void Exchange::quarantine(Ingress& ingress, const std::string& why) {
 // ------------------------------------------------------------------------------------------------------------ waiting
 
 void Exchange::tick(std::uint64_t now_ns) {
+  now_ns_ = now_ns;
   page_->tick_ns.store(now_ns, std::memory_order_relaxed);  // relaxed: a sign of life for tools
   for (std::size_t i = 0; i < active_.size();) {
     Queue& queue = *active_[i];
@@ -210,7 +212,9 @@ void Exchange::tick(std::uint64_t now_ns) {
     if (i >= active_.size() || active_[i] != &queue) continue;  // an ephemeral one has gone
     const bool settled = queue.floor_entry == queue.entries && queue.block.backlog_events == 0;
     if (settled) queue.backlog.trim(queue.block.backlog_head);
-    if (settled || (!queue.has_member() && !queue.leaving)) {
+    if (queue.block.retry_events == 0) queue.retry.trim(queue.block.retry_head);
+    if (queue.block.dead_events == 0) queue.dead.trim(queue.block.dead_head);
+    if (queue.block.retry_events == 0 && (settled || (!queue.has_member() && !queue.leaving))) {
       queue.active = false;
       active_[i] = active_.back();
       active_.pop_back();

@@ -12,6 +12,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -20,6 +21,8 @@
 
 #include "ackring/options.hpp"
 #include "lib/control/topic_table.hpp"
+#include "lib/exchange/attempt.hpp"
+#include "lib/exchange/dead_letter.hpp"
 #include "lib/exchange/ingress.hpp"
 #include "lib/exchange/queue.hpp"
 #include "lib/exchange/route_table.hpp"
@@ -92,6 +95,13 @@ class Exchange {
   void update_subscription(const SubscriptionOptions& options, const std::vector<std::string>& given);
   void remove_subscription(Queue& queue);
 
+  /// Dead letters that match go back to their subscription, at once, with a new budget of attempts.
+  DeadLetterResult requeue_dead(Queue& queue, const DeadLetterFilter& filter, std::uint64_t now_ns);
+  /// Dead letters that match go for good.
+  DeadLetterResult purge_dead(Queue& queue, const DeadLetterFilter& filter);
+  /// Calls `each` with every dead letter and its log position, oldest first, until it returns false.
+  static void walk_dead(const Queue& queue, const std::function<bool(std::uint64_t, const ring::EventParts&)>& each);
+
   /// Reads every verdict of one queue now.
   void sweep(Queue& queue, std::uint64_t now_ns);
   /// Marks the bus as stopped, at the end of a clean run.
@@ -119,6 +129,11 @@ class Exchange {
   void touch(Queue& queue);
   void touch_ring(Queue& queue);
   void touch_backlog(Queue& queue);
+  void touch_log(Queue& queue, shm::Sink& sink, const log::SegmentLog& log, bool& touched);
+  static void count_source(Queue& queue, shm::TransactionKind kind, const shm::RecordHeader& record);
+  static shm::LaterState later_state(const shm::RecordHeader& record) noexcept;
+  static void mark(const shm::RecordHeader& record, shm::LaterState state);
+  static void write_counters(Queue& queue);
   void commit_sinks();
   void commit_ingress(Ingress& ingress);
   void wake_members();
@@ -148,7 +163,21 @@ class Exchange {
 
   // pump.cpp, retry.cpp, watchdog.cpp
   bool pump(Queue& queue);
-  bool redeliver(Queue& queue, std::uint64_t entry, shm::DeliveryState cause, bool let_go, std::uint64_t now_ns);
+  std::uint64_t back_off_ns(const SubscriptionOptions& options, std::uint32_t used);
+  bool fail(Queue& queue, std::uint64_t entry, const Failure& failure, std::uint64_t now_ns);
+  std::uint64_t append_retry(Queue& queue, const ring::EventParts& event, const Attempt& attempt, const Later& later);
+  bool redeliver(Queue& queue, std::uint64_t entry, const Failure& failure, const ring::EventParts& event,
+                 Attempt attempt);
+  bool place_ready(Queue& queue, std::uint64_t bytes);
+  void release_due(Queue& queue, std::uint64_t now_ns);
+  bool complete_late(Queue& queue, std::uint64_t entry);
+  void shorten(Queue& queue, log::SegmentLog& log, std::uint64_t& head);
+  void index_retries(Queue& queue);
+
+  // dead_letter.cpp
+  bool bury(Queue& queue, std::uint64_t entry, const Failure& failure, const ring::EventParts& event,
+            const Attempt& attempt);
+
   void sweep_verdicts(Queue& queue, std::uint64_t now_ns);
   void expire(Queue& queue, std::uint64_t now_ns);
 
@@ -161,7 +190,7 @@ class Exchange {
   void redo();
   void redo_route(std::uint64_t slot, std::uint64_t from, std::uint64_t to);
   void redo_pump(Queue& queue, std::uint64_t from);
-  void redo_redeliver(Queue& queue, std::uint64_t entry, std::uint64_t cause);
+  void redo_move(Queue& queue, shm::TransactionKind kind, std::uint64_t from, std::uint64_t state);
   void remove_strays(const std::vector<std::string>& files);
 
   // membership.cpp, subscriptions.cpp
@@ -182,7 +211,9 @@ class Exchange {
   std::unique_ptr<control::TopicTable> topics_;
   RouteTable routes_;
   std::uint64_t generation_ = 0;
-  std::uint64_t n_ = 0;  // of the last intent
+  std::uint64_t n_ = 0;       // of the last intent
+  std::uint64_t now_ns_ = 0;  // of the last tick; 0: there was none
+  std::uint64_t random_ = 0x9e3779b97f4a7c15;
   bool fence_required_ = false;
 
   std::vector<Queue*> touched_;                       // by the open transaction

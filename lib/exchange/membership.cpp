@@ -314,7 +314,7 @@ void Exchange::detach_member(Queue& queue) {
   if (!queue.has_member()) return;
   queue.leaving = true;
   queue.bell = shm::Bell{};
-  const std::uint64_t now_ns = shm::Environment::now_ns();
+  const std::uint64_t now_ns = now_ns_ != 0 ? now_ns_ : shm::Environment::now_ns();
   settle(queue);
   sweep_verdicts(queue, now_ns);
   // What is left of the taken ones has no verdict: at-most-once deliveries count as acked, others are delivered again.
@@ -324,11 +324,16 @@ void Exchange::detach_member(Queue& queue) {
       if ((state & shm::let_go_bit) == 0) set_state(queue, entry, static_cast<shm::DeliveryState>(state), true);
     } else if (queue.at_most_once()) {
       set_state(queue, entry, shm::DeliveryState::acked, true);
-    } else if (!redeliver(queue, entry, shm::DeliveryState::member_died, true, now_ns)) {
-      activate(queue);
-      return;  // no room for the copy: the next tick goes on
+    } else {
+      Failure failure;
+      failure.cause = shm::DeliveryState::member_died;
+      if (!fail(queue, entry, failure, now_ns)) {
+        activate(queue);
+        return;  // no room for the copy: the next tick goes on
+      }
     }
   }
+  queue.waiting.clear();
   auto& totals = queue.ring_block.totals;
   for (std::uint64_t entry = queue.floor_entry; entry != queue.taken; ++entry) {
     ++totals[queue.state_of(entry) & ~shm::let_go_bit];

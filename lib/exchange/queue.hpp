@@ -4,8 +4,11 @@
 
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <memory>
+#include <queue>
 #include <string>
+#include <unordered_map>
 
 #include "ackring/options.hpp"
 #include "lib/log/segment_log.hpp"
@@ -23,16 +26,30 @@ struct TakenMark {
   std::uint64_t taken;
 };
 
+/// A record of the retry log, and when it goes back.
+struct Due {
+  std::uint64_t due_ns;
+  std::uint64_t position;
+  friend bool operator>(const Due& left, const Due& right) noexcept {
+    return left.due_ns != right.due_ns ? left.due_ns > right.due_ns : left.position > right.position;
+  }
+};
+
 struct Queue {
+  static constexpr std::size_t later_segment_bytes = 64u << 10;  // few events fail: small files, until there are many
+
   Queue(shm::Directory& directory, std::uint64_t number, std::uint64_t generation)
-      : id(number), backlog(directory, "sub." + std::to_string(number) + ".backlog", generation) {}
+      : id(number),
+        backlog(directory, "sub." + std::to_string(number) + ".backlog", generation),
+        retry(directory, "sub." + std::to_string(number) + ".retry", generation, later_segment_bytes),
+        dead(directory, "sub." + std::to_string(number) + ".dead", generation, later_segment_bytes) {}
 
   // What routing and delivering an event touches.
   ring::RingWriter ring;          // of the member ring; meaningless without has_ring
   std::uint64_t entries = 0;      // entry number behind the last record written
   std::uint64_t floor_entry = 0;  // entries below are reusable
   std::uint64_t slot_mask = 0;
-  std::uint64_t largest_record = 0;  // a quarter of the member ring, less room for AttemptInfo
+  std::uint64_t largest_record = 0;  // a quarter of the member ring, less room for AttemptInfo and history
   // The window: what this transaction may write into the ring without another look at anything. Closed: both 0.
   std::uint64_t window_bytes = 0;
   std::uint64_t window_entries = 0;
@@ -47,6 +64,8 @@ struct Queue {
   bool dropping = false;   // this transaction dropped an event of this queue; it drops the later ones too
   bool ring_touched = false;
   bool backlog_touched = false;
+  bool retry_touched = false;
+  bool dead_touched = false;
 
   shm::SubscriptionBlock block{};
   shm::RingBlock ring_block{};
@@ -74,7 +93,14 @@ struct Queue {
   bool active = false;       // on the list of queues that the tick looks at
   bool leaving = false;      // its member is gone, but could not be detached yet
 
+  // What failed. `due` may hold records that have left the log; `waiting`: by entry, those whose view is still held.
+  std::priority_queue<Due, std::vector<Due>, std::greater<>> due;
+  std::unordered_map<std::uint64_t, std::uint64_t> waiting;
+  std::uint64_t dead_held = 0;  // times that a delivery could not be dead-lettered for want of room
+
   log::SegmentLog backlog;
+  log::SegmentLog retry;
+  log::SegmentLog dead;
   std::unique_ptr<std::uint32_t[]> ends_storage;  // as it comes: pages that are never used are never there
   shm::Segment state_segment;
   shm::Segment ring_segment;

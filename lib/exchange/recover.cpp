@@ -114,6 +114,12 @@ void Exchange::recover_subscription(FoundSubscription& found) {
     // acquire(backlog.tail): the records before it
     const std::uint64_t backlog_tail = queue->state->backlog_tail.load(std::memory_order_acquire);
     queue->backlog.open(queue->block.backlog_head, backlog_tail, found.names);
+    // acquire(retry.tail): the records before it
+    const std::uint64_t retry_tail = queue->state->retry_tail.load(std::memory_order_acquire);
+    queue->retry.open(queue->block.retry_head, retry_tail, found.names);
+    // acquire(dead.tail): the records before it
+    const std::uint64_t dead_tail = queue->state->dead_tail.load(std::memory_order_acquire);
+    queue->dead.open(queue->block.dead_head, dead_tail, found.names);
     const std::string rings = prefix + ".ring.";
     for (const std::string& name : found.names) {
       if (!name.starts_with(rings) || name.ends_with(".tmp")) continue;

@@ -13,14 +13,18 @@ using shm::TransactionKind;
 
 namespace {
 
-// What [base, tail) of a queue's two sinks holds.
+// What [base, tail) of a queue's sinks holds.
 struct Held {
   std::uint64_t ring = 0;
   std::uint64_t backlog = 0;
   std::uint64_t uncounted_bytes = 0;  // of backlog records that the counters don't know yet
+  std::uint64_t retry = 0;
+  std::uint64_t retry_bytes = 0;
+  std::uint64_t dead = 0;
+  std::uint64_t dead_bytes = 0;
   std::uint64_t last_sequence = 0;
   std::uint64_t last_delivery = 0;
-  [[nodiscard]] bool any() const { return ring + backlog != 0; }
+  [[nodiscard]] bool any() const { return ring + backlog + retry + dead != 0; }
 };
 
 Held find_held(Queue& queue, std::uint64_t n) {
@@ -50,6 +54,18 @@ Held find_held(Queue& queue, std::uint64_t n) {
       position = log::SegmentLog::next(position, *header);
     }
   }
+  const auto find_in_log = [&](const shm::Sink& sink, const log::SegmentLog& log, std::uint64_t& count,
+                               std::uint64_t& bytes) {
+    if (sink.n.load(std::memory_order_acquire) != n) return;             // acquire(sink.n): base belongs to n
+    std::uint64_t position = sink.base.load(std::memory_order_relaxed);  // relaxed: after n
+    while (const RecordHeader* header = log.at(position)) {
+      ++count;
+      bytes += header->bytes;
+      position = log::SegmentLog::next(position, *header);
+    }
+  };
+  find_in_log(queue.state->retry, queue.retry, held.retry, held.retry_bytes);
+  find_in_log(queue.state->dead, queue.dead, held.dead, held.dead_bytes);
   return held;
 }
 
@@ -74,8 +90,11 @@ void Exchange::redo() {
   }
   Queue* queue = find_queue(source);
   if (queue == nullptr) return;
-  if (kind == TransactionKind::pump) redo_pump(*queue, from);
-  if (kind == TransactionKind::redeliver) redo_redeliver(*queue, from, to);
+  if (kind == TransactionKind::pump) {
+    redo_pump(*queue, from);
+  } else {
+    redo_move(*queue, kind, from, to);
+  }
 }
 
 void Exchange::redo_route(std::uint64_t slot, std::uint64_t from, std::uint64_t to) {
@@ -133,24 +152,49 @@ void Exchange::redo_pump(Queue& queue, std::uint64_t from) {
                     " had left its backlog");
 }
 
-void Exchange::redo_redeliver(Queue& queue, std::uint64_t entry, std::uint64_t cause) {
-  const bool counted = queue.block.n == n_;
-  if (!counted) {
+// A move of one event: its sinks, then the counters, then the mark at its source, which alone says that it has left.
+void Exchange::redo_move(Queue& queue, TransactionKind kind, std::uint64_t from, std::uint64_t state) {
+  const bool from_ring =
+      kind == TransactionKind::redeliver || kind == TransactionKind::retry || kind == TransactionKind::bury;
+  const bool from_dead = kind == TransactionKind::requeue || kind == TransactionKind::remove;
+  const RecordHeader* record = nullptr;
+  if (!from_ring) {
+    std::uint64_t position = from;
+    const std::uint64_t head = from_dead ? queue.block.dead_head : queue.block.retry_head;
+    record = position < head ? nullptr : (from_dead ? queue.dead : queue.retry).at(position);
+  }
+  if (queue.block.n != n_) {
     const Held held = find_held(queue, n_);
-    if (!held.any()) return;  // nothing was exposed: the watchdog decides again
+    if (!held.any()) return;  // nothing was exposed: it is decided again
     touch(queue);
-    queue.block.ring_of_n = held.ring;
-    queue.block.backlog_of_n = held.backlog;
-    queue.block.backlog_events += held.backlog;
-    queue.block.backlog_bytes += held.uncounted_bytes;
-    ++queue.block.redelivered;
+    shm::SubscriptionBlock& block = queue.block;
+    block.ring_of_n = held.ring;
+    block.backlog_of_n = held.backlog;
+    block.backlog_events += held.backlog;
+    block.backlog_bytes += held.uncounted_bytes;
+    block.retry_of_n = held.retry;
+    block.retry_events += held.retry;
+    block.retry_bytes += held.retry_bytes;
+    block.dead_of_n = held.dead;
+    block.dead_events += held.dead;
+    block.dead_lettered += held.dead;
+    block.dead_bytes += held.dead_bytes;
+    if (kind == TransactionKind::redeliver) ++block.redelivered;
+    if (record != nullptr) count_source(queue, kind, *record);
     commit_sinks();
   }
-  const bool above_floor = queue.has_ring && entry - queue.floor_entry < queue.entries - queue.floor_entry;
-  if (above_floor && queue.state_of(entry) == 0) {
-    set_state(queue, entry, static_cast<shm::DeliveryState>(cause & 0x7f), (cause & shm::let_go_bit) != 0);
+  if (from_ring) {
+    const bool above_floor = queue.has_ring && from - queue.floor_entry < queue.entries - queue.floor_entry;
+    if (above_floor && queue.state_of(from) == 0) {
+      set_state(queue, from, static_cast<shm::DeliveryState>(state & 0x7f), (state & shm::let_go_bit) != 0);
+    }
+  } else if (record != nullptr && later_state(*record) == shm::LaterState::waiting) {
+    mark(*record, kind == TransactionKind::release    ? shm::LaterState::released
+                  : kind == TransactionKind::complete ? shm::LaterState::acked
+                  : kind == TransactionKind::requeue  ? shm::LaterState::requeued
+                                                      : shm::LaterState::removed);
   }
-  report_.push_back("redo: redelivery in subscription " + queue.options.name + " settled");
+  report_.push_back("redo: a move of subscription " + queue.options.name + " finished");
 }
 
 }  // namespace ackring::exchange

@@ -1,44 +1,173 @@
-// Retry: a delivery that was nacked, timed out or lost its member is delivered again: the event becomes a new entry with
-// the same delivery number and the next attempt, then the old entry is settled.
+// Retry: a delivery that failed waits in the retry log until it is due, then it goes back into ring or backlog with the
+// next attempt. What is waiting, and until when, is in shared memory; the order of due times is X's own and is built
+// again by a successor.
 #include <algorithm>
-#include <cstring>
+#include <cmath>
 
+#include "lib/exchange/attempt.hpp"
 #include "lib/exchange/exchange.hpp"
 
 namespace ackring::exchange {
 
-bool Exchange::redeliver(Queue& queue, std::uint64_t entry, shm::DeliveryState cause, bool let_go,
-                         std::uint64_t now_ns) {
-  const std::byte* record = queue.record_of(entry);
-  const ring::EventParts old = ring::parts(record);
-  shm::RecordHeader header = *old.header;
-  shm::AttemptInfo attempt{};
-  if (old.attempt != nullptr) {
-    attempt = *old.attempt;
-  } else {
-    attempt.first_delivered_ns = now_ns;
-    attempt.attempt = 1;
-    header.bytes += sizeof attempt;
-    header.flags |= shm::flag_attempt;
-  }
-  ++attempt.attempt;
-  attempt.cause = static_cast<std::uint32_t>(cause);
+using shm::DeliveryState;
+using shm::LaterState;
+using shm::TransactionKind;
 
-  const bool into_ring = !queue.to_backlog && queue.has_credit() && queue.ring.fits(header.bytes);
-  if (!into_ring && !queue.backlog.reserve(header.bytes)) return false;  // no room now; the next tick tries again
+namespace {
 
-  begin(shm::TransactionKind::redeliver, queue.id, entry,
-        static_cast<std::uint64_t>(cause) | (let_go ? shm::let_go_bit : 0));
-  std::byte* to = place(queue, header.bytes);
-  shm::shared_copy(to, &header, sizeof header);
-  shm::shared_copy(to + sizeof header, &attempt, sizeof attempt);
-  const std::uint64_t body = old.header->bytes - static_cast<std::uint64_t>(old.payload - record);
-  if (body != 0) shm::shared_copy(to + sizeof header + sizeof attempt, old.payload, body);
+std::uint64_t state_byte(DeliveryState state, bool let_go) {
+  return static_cast<std::uint64_t>(state) | (let_go ? shm::let_go_bit : 0);
+}
+
+}  // namespace
+
+// The delay before the attempt that follows `used` ones: initial * multiplier^(used - 1), at most the maximum, and of
+// that 1 - jitter to 1 + jitter, so that what failed together does not come back together (F37).
+std::uint64_t Exchange::back_off_ns(const SubscriptionOptions& options, std::uint32_t used) {
+  const double initial = static_cast<double>(options.backoff_initial.count());
+  const double longest = static_cast<double>(options.backoff_max.count());
+  const double nominal = std::min(longest, initial * std::pow(options.backoff_multiplier, used > 0 ? used - 1 : 0));
+  // xorshift64 (Marsaglia, "Xorshift RNGs", 2003): spread is all that is asked of it.
+  random_ ^= random_ << 13;
+  random_ ^= random_ >> 7;
+  random_ ^= random_ << 17;
+  const double spread = static_cast<double>(random_ >> 11) / static_cast<double>(std::uint64_t{1} << 53);
+  return static_cast<std::uint64_t>(nominal * (1 + options.jitter * (2 * spread - 1)));
+}
+
+// An attempt has ended without an ack: later, now or never again. False: there is no room for where it has to go, and
+// the delivery stays as it is; the next tick tries again.
+bool Exchange::fail(Queue& queue, std::uint64_t entry, const Failure& failure, std::uint64_t now_ns) {
+  const ring::EventParts event = ring::parts(queue.record_of(entry));
+  Attempt attempt = attempt_of(event);
+  end_attempt(attempt, failure.cause, now_ns);
+  if (failure.cause == DeliveryState::rejected) return bury(queue, entry, failure, event, attempt);
+  if (attempt.used() >= queue.options.max_deliveries) return bury(queue, entry, failure, event, attempt);
+  if (failure.cause == DeliveryState::member_died) return redeliver(queue, entry, failure, event, attempt);
+
+  Later later;
+  later.due_ns =
+      now_ns + (failure.delay_ns == default_delay ? back_off_ns(queue.options, attempt.used()) : failure.delay_ns);
+  later.entry = entry;
+  later.ring = queue.ring_incarnation;
+  const std::uint64_t bytes = rewritten_bytes(event, attempt, &later);
+  if (!queue.retry.reserve(bytes)) return false;
+  begin(TransactionKind::retry, queue.id, entry, state_byte(failure.cause, failure.let_go));
+  const std::uint64_t position = append_retry(queue, event, attempt, later);
+  commit_sinks();
+  set_state(queue, entry, failure.cause, failure.let_go);
+  queue.due.push({later.due_ns, position});
+  if (!failure.let_go) queue.waiting[entry] = position;
+  return true;
+}
+
+std::uint64_t Exchange::append_retry(Queue& queue, const ring::EventParts& event, const Attempt& attempt,
+                                     const Later& later) {
+  touch_log(queue, queue.state->retry, queue.retry, queue.retry_touched);
+  const std::uint64_t bytes = rewritten_bytes(event, attempt, &later);
+  rewrite(queue.retry.append(bytes), event, attempt, &later);
+  ++queue.block.retry_of_n;
+  ++queue.block.retry_events;
+  queue.block.retry_bytes += bytes;
+  return queue.retry.tail() - bytes;
+}
+
+// A member died: what it had taken is delivered again at once.
+bool Exchange::redeliver(Queue& queue, std::uint64_t entry, const Failure& failure, const ring::EventParts& event,
+                         Attempt attempt) {
+  ++attempt.info.attempt;
+  const std::uint64_t bytes = rewritten_bytes(event, attempt, nullptr);
+  if (!place_ready(queue, bytes)) return false;
+  begin(TransactionKind::redeliver, queue.id, entry, state_byte(failure.cause, failure.let_go));
+  rewrite(place(queue, bytes), event, attempt, nullptr);
   ++queue.block.redelivered;
   commit_sinks();
-  set_state(queue, entry, cause, let_go);
+  set_state(queue, entry, failure.cause, failure.let_go);
   wake_members();
   return true;
+}
+
+bool Exchange::place_ready(Queue& queue, std::uint64_t bytes) {
+  const bool into_ring = !queue.to_backlog && queue.has_credit() && queue.ring.fits(bytes);
+  return into_ring || queue.backlog.reserve(bytes);
+}
+
+// What is due goes back into ring or backlog; at most so much at a time (F37).
+void Exchange::release_due(Queue& queue, std::uint64_t now_ns) {
+  for (std::uint64_t released = 0; released < batch_events && !queue.due.empty(); ++released) {
+    const Due next = queue.due.top();
+    if (next.due_ns > now_ns) break;
+    std::uint64_t position = next.position;
+    const shm::RecordHeader* record = position < queue.block.retry_head ? nullptr : queue.retry.at(position);
+    if (record == nullptr || later_state(*record) != LaterState::waiting) {
+      queue.due.pop();
+      continue;
+    }
+    const ring::EventParts event = ring::parts(reinterpret_cast<const std::byte*>(record));
+    Attempt attempt = attempt_of(event);
+    ++attempt.info.attempt;
+    const std::uint64_t bytes = rewritten_bytes(event, attempt, nullptr);
+    if (!place_ready(queue, bytes)) break;
+    begin(TransactionKind::release, queue.id, position, 0);
+    rewrite(place(queue, bytes), event, attempt, nullptr);
+    count_source(queue, TransactionKind::release, *record);
+    queue.due.pop();
+    if (event.later->ring == queue.ring_incarnation) queue.waiting.erase(event.later->entry);
+    commit_sinks();
+    mark(*record, LaterState::released);
+    wake_members();
+  }
+  shorten(queue, queue.retry, queue.block.retry_head);
+}
+
+// An ack that came while its delivery was waiting in the retry log completes the event (F29).
+bool Exchange::complete_late(Queue& queue, std::uint64_t entry) {
+  const auto found = queue.waiting.find(entry);
+  if (found == queue.waiting.end()) return false;
+  std::uint64_t position = found->second;
+  queue.waiting.erase(found);
+  const shm::RecordHeader* record = queue.retry.at(position);
+  if (record == nullptr || later_state(*record) != LaterState::waiting) return false;
+  begin(TransactionKind::complete, queue.id, position, 0);
+  touch(queue);
+  count_source(queue, TransactionKind::complete, *record);
+  commit_sinks();
+  mark(*record, LaterState::acked);
+  return true;
+}
+
+// Records that have left a log give back their space, from the head on. The head in shared memory may lag behind within a
+// segment: a successor passes over what has left.
+void Exchange::shorten(Queue& queue, log::SegmentLog& log, std::uint64_t& head) {
+  const std::uint64_t before = head;
+  std::uint64_t position = head;
+  const shm::RecordHeader* record = log.at(position);
+  while (record != nullptr && later_state(*record) != LaterState::waiting) {
+    head = position = log::SegmentLog::next(position, *record);
+    record = log.at(position);
+  }
+  if (head == before || (head >> 32 == before >> 32 && head != log.tail())) return;
+  write_counters(queue);
+  log.release_below(head);
+}
+
+// After a restart: the order of due times, and which deliveries can still be acked.
+void Exchange::index_retries(Queue& queue) {
+  std::uint64_t position = queue.block.retry_head;
+  while (const shm::RecordHeader* record = queue.retry.at(position)) {
+    const ring::EventParts event = ring::parts(reinterpret_cast<const std::byte*>(record));
+    if (event.later == nullptr) break;
+    if (later_state(*record) == LaterState::waiting) {
+      queue.due.push({event.later->due_ns, position});
+      const std::uint64_t entry = event.later->entry;
+      const bool above_floor = entry - queue.floor_entry < queue.entries - queue.floor_entry;
+      if (queue.has_ring && event.later->ring == queue.ring_incarnation && above_floor &&
+          (queue.state_of(entry) & shm::let_go_bit) == 0) {
+        queue.waiting[entry] = position;
+      }
+    }
+    position = log::SegmentLog::next(position, *record);
+  }
 }
 
 }  // namespace ackring::exchange

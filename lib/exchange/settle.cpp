@@ -79,6 +79,7 @@ void Exchange::settle(Queue& queue) {
         const Verdict verdict = queue.acks.verdict(entry);
         if (verdict == Verdict::none && at >= through_open && at >= released_open) break;  // pins the ring (F47)
         const bool acked = verdict == Verdict::ack || (verdict == Verdict::none && at < through_open);
+        if (acked && queue.waiting.contains(entry)) break;  // it still counts: the sweep takes it out of the retry log
         if (acked) ++totals[static_cast<std::size_t>(DeliveryState::late_ack)];
       }
       ++totals[state & ~shm::let_go_bit];

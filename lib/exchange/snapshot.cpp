@@ -108,9 +108,19 @@ Json describe(const SubscriptionView& view) {
   }
   if (block.backlog_events != 0) {
     // First deliveries are in order; redelivered ones may stand anywhere.
-    view.walk_backlog([&](std::uint64_t delivery) {
-      oldest = std::min(oldest, delivery);
+    view.walk_backlog([&](const shm::RecordHeader& record) {
+      oldest = std::min(oldest, record.delivery);
       return block.redelivered != 0;
+    });
+  }
+  if (block.retry_events != 0) {
+    view.walk_retry([&](const shm::RecordHeader& record) {
+      const auto* later = ring::parts(reinterpret_cast<const std::byte*>(&record)).later;
+      // relaxed: a notice; X is between stores, or dead
+      if (later != nullptr && later->state.load(std::memory_order_relaxed) == 0) {
+        oldest = std::min(oldest, record.delivery);
+      }
+      return true;
     });
   }
   Json dropped = Json::object();
@@ -128,17 +138,17 @@ Json describe(const SubscriptionView& view) {
           {"rejected", totals[index(DeliveryState::rejected)]},
           {"timed_out", totals[index(DeliveryState::timed_out)]},
           {"redelivered", block.redelivered},
-          {"requeued", 0},
+          {"requeued", block.requeued},
           {"late_acks", totals[index(DeliveryState::late_ack)]},
-          {"dead_lettered", 0},
+          {"dead_lettered", block.dead_lettered},
           {"dropped", dropped},
           {"expired", 0},
           {"purged", block.purged},
           {"queued", queued},
           {"in_flight", in_flight},
-          {"retry_waiting", 0},
-          {"dlq_size", 0},
-          {"dlq_removed", 0},
+          {"retry_waiting", block.retry_events},
+          {"dlq_size", block.dead_events},
+          {"dlq_removed", block.dead_removed},
           {"last", block.matched},
           {"committed", oldest - 1},
           {"lag", block.matched + 1 - oldest}};
@@ -160,13 +170,14 @@ Json stat_document(const Exchange& exchange, const std::string& bus) {
     view.ring_block = queue->ring_block;
     view.taken = queue->taken;
     view.has_member = queue->has_member();
-    view.walk_backlog = [&](const auto& each) {
-      std::uint64_t position = queue->block.backlog_head;
-      while (const shm::RecordHeader* record = queue->backlog.at(position)) {
-        if (!each(record->delivery)) return;
+    const auto walk = [](const log::SegmentLog& log, std::uint64_t position, const auto& each) {
+      while (const shm::RecordHeader* record = log.at(position)) {
+        if (!each(*record)) return;
         position = log::SegmentLog::next(position, *record);
       }
     };
+    view.walk_backlog = [&](const auto& each) { walk(queue->backlog, queue->block.backlog_head, each); };
+    view.walk_retry = [&](const auto& each) { walk(queue->retry, queue->block.retry_head, each); };
     subscriptions[queue->options.name] = describe(view);
   }
   Json rows = Json::array();
@@ -188,7 +199,7 @@ std::uint64_t number_after(std::string_view name, std::size_t prefix) {
 }
 
 void walk_log(const shm::Directory& directory, const std::string& prefix, std::uint64_t head, std::uint64_t tail,
-              const std::function<bool(std::uint64_t)>& each) {
+              const RecordVisitor& each) {
   for (std::uint64_t segment = head >> 32; segment <= tail >> 32; ++segment) {
     char number[16];
     std::snprintf(number, sizeof number, "%08u", static_cast<unsigned>(segment));
@@ -200,10 +211,16 @@ void walk_log(const shm::Directory& directory, const std::string& prefix, std::u
     while (at + 16 <= end) {
       const auto* record = mapped.as<const shm::RecordHeader>(at);
       if (record->kind != static_cast<std::uint16_t>(shm::RecordKind::event) || record->bytes == 0) break;
-      if (!each(record->delivery)) return;
+      if (!each(*record)) return;
       at += record->bytes;
     }
   }
+}
+
+bool moves_an_entry(std::uint32_t kind) {
+  const auto move = static_cast<shm::TransactionKind>(kind);
+  return move == shm::TransactionKind::redeliver || move == shm::TransactionKind::retry ||
+         move == shm::TransactionKind::bury;
 }
 
 Json describe_files(const shm::Directory& directory, std::uint64_t id, const std::vector<std::string>& names,
@@ -236,12 +253,11 @@ Json describe_files(const shm::Directory& directory, std::uint64_t id, const std
     const std::uint64_t taken = ring::AckReader(acks.as<const shm::AckPage>(), view.ring->slots).taken();
     if (taken - view.taken <= view.block.entries - view.taken) view.taken = taken;
   }
-  // A redelivery that a dead exchange left half done: its copy counts, so its source does not.
+  // A move out of the ring that a dead exchange left half done: its copy counts, so its source does not.
   for (const shm::Intent& intent : page.intents[0]) {
     if (intent.n.load(std::memory_order_acquire) != view.block.n ||
-        view.block.n == 0 ||                            // acquire(intent.n): its record
-        intent.kind.load(std::memory_order_relaxed) !=  // relaxed: after n
-            static_cast<std::uint32_t>(shm::TransactionKind::redeliver)) {
+        view.block.n == 0 ||                                             // acquire(intent.n): its record
+        !moves_an_entry(intent.kind.load(std::memory_order_relaxed))) {  // relaxed: after n
       continue;
     }
     view.moved_entry = intent.from.load(std::memory_order_relaxed);                           // relaxed: after n
@@ -251,6 +267,11 @@ Json describe_files(const shm::Directory& directory, std::uint64_t id, const std
     // acquire(backlog.tail): the records before it
     const std::uint64_t tail = subscription->backlog_tail.load(std::memory_order_acquire);
     walk_log(directory, prefix + ".backlog", view.block.backlog_head, tail, each);
+  };
+  view.walk_retry = [&](const auto& each) {
+    // acquire(retry.tail): the records before it
+    const std::uint64_t tail = subscription->retry_tail.load(std::memory_order_acquire);
+    walk_log(directory, prefix + ".retry", view.block.retry_head, tail, each);
   };
   return describe(view);
 }

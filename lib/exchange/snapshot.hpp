@@ -16,6 +16,9 @@ namespace ackring::exchange {
 
 class Exchange;
 
+/// Answers false to end a walk.
+using RecordVisitor = std::function<bool(const shm::RecordHeader&)>;
+
 /// One subscription as both kinds of reader see it.
 struct SubscriptionView {
   const SubscriptionOptions* options = nullptr;
@@ -26,8 +29,9 @@ struct SubscriptionView {
   std::uint64_t moved_entry = 0;  // source of a redelivery whose copy counts already …
   std::uint8_t moved_state = 0;   // … and what its state byte will be; 0: there is none
   bool has_member = false;
-  /// Calls `each` with the delivery number of each record of the backlog, oldest first, until it answers false.
-  std::function<void(const std::function<bool(std::uint64_t delivery)>& each)> walk_backlog;
+  /// Call `each` with the records of the log, oldest first, until it answers false. Those of the retry log may have left.
+  std::function<void(const RecordVisitor& each)> walk_backlog;
+  std::function<void(const RecordVisitor& each)> walk_retry;
 };
 nlohmann::ordered_json describe(const SubscriptionView& view);
 

@@ -65,7 +65,7 @@ Queue& Exchange::add_queue(std::unique_ptr<Queue> queue) {
   const std::uint32_t index = free_indexes_.back();
   free_indexes_.pop_back();
   queue->index = index;
-  queue->largest_record = queue->options.ring_bytes / 4 - sizeof(shm::AttemptInfo);
+  queue->largest_record = queue->options.ring_bytes / 4 - shm::max_attempt_bytes;
   routes_.add(queue->options.patterns, queue->index);
   if (!queue->options.name.empty()) by_name_[queue->options.name] = queue.get();
   by_id_[queue->id] = queue.get();
@@ -109,12 +109,18 @@ Queue& Exchange::create_subscription(const SubscriptionOptions& options, bool ep
       [](std::byte* base) {
         auto* page = reinterpret_cast<shm::SubscriptionSegment*>(base);
         page->backlog_tail.store(log::first_position, std::memory_order_relaxed);  // relaxed: nobody knows the file
+        page->retry_tail.store(log::first_position, std::memory_order_relaxed);    // relaxed: as above
+        page->dead_tail.store(log::first_position, std::memory_order_relaxed);     // relaxed: as above
         page->blocks[0].backlog_head = log::first_position;
+        page->blocks[0].retry_head = page->blocks[0].dead_head = log::first_position;
       });
   queue->state_segment.close_fd();
   queue->state = queue->state_segment.as<shm::SubscriptionSegment>();
   queue->block.backlog_head = log::first_position;
-  queue->backlog.open(log::first_position, log::first_position, {});  // the number is new: no file bears it
+  queue->block.retry_head = queue->block.dead_head = log::first_position;
+  for (log::SegmentLog* log : {&queue->backlog, &queue->retry, &queue->dead}) {
+    log->open(log::first_position, log::first_position, {});  // the number is new: no file bears it
+  }
   try {
     save_definition(*queue);
   } catch (const Error&) {
@@ -164,6 +170,8 @@ void Exchange::remove_subscription(Queue& queue) {
   if (queue.ack_incarnation != 0) directory_.remove(ack_name(queue.id, queue.ack_incarnation));
   if (queue.has_ring) directory_.remove(ring_name(queue.id, queue.ring_incarnation));
   queue.backlog.remove_all();
+  queue.retry.remove_all();
+  queue.dead.remove_all();
   directory_.remove(prefix + ".state");
   free_indexes_.push_back(queue.index);
   queues_[queue.index].reset();

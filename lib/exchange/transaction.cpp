@@ -23,12 +23,16 @@ void Exchange::touch(Queue& queue) {
   queue.touched_n = n_;
   queue.ring_touched = false;
   queue.backlog_touched = false;
+  queue.retry_touched = false;
+  queue.dead_touched = false;
   queue.dropping = false;
   queue.counted_entries = queue.entries;
   if (queue.block.n != n_) {
     queue.block.n = n_;
     queue.block.ring_of_n = 0;
     queue.block.backlog_of_n = 0;
+    queue.block.retry_of_n = 0;
+    queue.block.dead_of_n = 0;
     queue.block.sequence_of_n = 0;
   }
   touched_.push_back(&queue);
@@ -50,11 +54,50 @@ void Exchange::touch_ring(Queue& queue) {
   touch_sink(queue.ring_page->sink, n_, queue.ring.position());
 }
 
-void Exchange::touch_backlog(Queue& queue) {
+void Exchange::touch_log(Queue& queue, shm::Sink& sink, const log::SegmentLog& log, bool& touched) {
   touch(queue);
-  if (queue.backlog_touched) return;
-  queue.backlog_touched = true;
-  touch_sink(queue.state->backlog, n_, queue.backlog.tail());
+  if (touched) return;
+  touched = true;
+  touch_sink(sink, n_, log.tail());
+}
+
+void Exchange::touch_backlog(Queue& queue) {
+  touch_log(queue, queue.state->backlog, queue.backlog, queue.backlog_touched);
+}
+
+// What a move takes from where it came from, in the counters: its source is a record of the retry or dead-letter log.
+void Exchange::count_source(Queue& queue, shm::TransactionKind kind, const shm::RecordHeader& record) {
+  shm::SubscriptionBlock& block = queue.block;
+  if (kind == shm::TransactionKind::release || kind == shm::TransactionKind::complete) {
+    --block.retry_events;
+    block.retry_bytes -= record.bytes;
+    if (kind == shm::TransactionKind::release) ++block.redelivered;
+    if (kind == shm::TransactionKind::complete) ++block.totals[static_cast<std::size_t>(shm::DeliveryState::acked)];
+  } else if (kind == shm::TransactionKind::requeue || kind == shm::TransactionKind::remove) {
+    --block.dead_events;
+    block.dead_bytes -= record.bytes;
+    if (kind == shm::TransactionKind::requeue) ++block.requeued;
+    if (kind == shm::TransactionKind::remove) ++block.dead_removed;
+  }
+}
+
+shm::LaterState Exchange::later_state(const shm::RecordHeader& record) noexcept {
+  const ring::EventParts event = ring::parts(reinterpret_cast<const std::byte*>(&record));
+  // acquire(later.state): where the event went
+  return event.later == nullptr ? shm::LaterState::removed
+                                : static_cast<shm::LaterState>(event.later->state.load(std::memory_order_acquire));
+}
+
+// The source of a move out of a log: from here on it has left. X wrote the record and maps it writable.
+void Exchange::mark(const shm::RecordHeader& record, shm::LaterState state) {
+  auto* later = const_cast<shm::LaterInfo*>(ring::parts(reinterpret_cast<const std::byte*>(&record)).later);
+  // release(later.state): the event is where it went, and counted there
+  later->state.store(static_cast<std::uint32_t>(state), std::memory_order_release);
+}
+
+void Exchange::write_counters(Queue& queue) {
+  queue.block.entries = queue.entries;
+  shm::write_block(queue.state->version, queue.state->blocks, queue.block);
 }
 
 void Exchange::commit_sinks() {
@@ -66,8 +109,11 @@ void Exchange::commit_sinks() {
       queue->state->backlog_tail.store(queue->backlog.tail(), std::memory_order_release);
       keep_limits(*queue);
     }
-    queue->block.entries = queue->entries;
-    shm::write_block(queue->state->version, queue->state->blocks, queue->block);
+    // release(retry.tail): the records before it
+    if (queue->retry_touched) queue->state->retry_tail.store(queue->retry.tail(), std::memory_order_release);
+    // release(dead.tail): the records before it
+    if (queue->dead_touched) queue->state->dead_tail.store(queue->dead.tail(), std::memory_order_release);
+    write_counters(*queue);
     activate(*queue);
   }
 }

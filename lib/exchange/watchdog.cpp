@@ -17,15 +17,24 @@ void Exchange::sweep_verdicts(Queue& queue, std::uint64_t now_ns) {
     const std::uint64_t entry = floor + at;
     const std::uint8_t state = queue.state_of(entry);
     if ((state & shm::let_go_bit) != 0) continue;
-    const Verdict verdict = queue.acks.verdict(entry);
+    std::uint32_t delay_ms = ring::delay_default;
+    const Verdict verdict = queue.acks.verdict(entry, &delay_ms);
     const bool acked = verdict == Verdict::ack || (verdict == Verdict::none && at < through_open);
     if (state != 0) {
-      if (acked) ++queue.ring_block.totals[static_cast<std::size_t>(DeliveryState::late_ack)];
-      if (acked || verdict != Verdict::none) set_state(queue, entry, static_cast<DeliveryState>(state), true);
+      if (!acked && verdict == Verdict::none) continue;
+      if (acked) {
+        ++queue.ring_block.totals[static_cast<std::size_t>(DeliveryState::late_ack)];
+        (void)complete_late(queue, entry);
+      }
+      queue.waiting.erase(entry);
+      set_state(queue, entry, static_cast<DeliveryState>(state), true);
     } else if (acked) {
       set_state(queue, entry, DeliveryState::acked, true);
     } else if (verdict == Verdict::nack || verdict == Verdict::reject || verdict == Verdict::returned) {
-      if (!redeliver(queue, entry, DeliveryState::nacked, true, now_ns)) return;
+      Failure failure;
+      failure.cause = verdict == Verdict::reject ? DeliveryState::rejected : DeliveryState::nacked;
+      if (verdict == Verdict::nack && delay_ms != ring::delay_default) failure.delay_ns = delay_ms * 1'000'000ull;
+      (void)fail(queue, entry, failure, now_ns);  // where there is no room, the next tick tries again
     }
   }
 }
@@ -43,7 +52,11 @@ void Exchange::expire(Queue& queue, std::uint64_t now_ns) {
     std::uint64_t entry = queue.timed_out_below;
     if (queue.floor_entry - entry <= queue.taken - entry) entry = queue.floor_entry;
     for (; static_cast<std::int64_t>(taken - entry) > 0; ++entry) {
-      if (queue.state_of(entry) == 0 && !redeliver(queue, entry, DeliveryState::timed_out, false, now_ns)) return;
+      if (queue.state_of(entry) != 0) continue;
+      Failure failure;
+      failure.cause = DeliveryState::timed_out;
+      failure.let_go = false;
+      if (!fail(queue, entry, failure, now_ns)) return;
     }
     queue.timed_out_below = taken;
     queue.marks.pop_front();
@@ -57,6 +70,7 @@ void Exchange::sweep(Queue& queue, std::uint64_t now_ns) {
   settle(queue);
   sweep_verdicts(queue, now_ns);
   expire(queue, now_ns);
+  release_due(queue, now_ns);
   settle(queue);
 }
 

@@ -18,21 +18,23 @@ constexpr std::uint64_t align_record(std::uint64_t bytes) noexcept {
   return (bytes + shm::record_alignment - 1) & ~std::uint64_t{shm::record_alignment - 1};
 }
 
-/// Bytes of the record of an event without AttemptInfo.
+/// Bytes of the record of an event without AttemptInfo and LaterInfo.
 constexpr std::uint64_t record_bytes(std::uint64_t payload, std::uint64_t key, std::uint64_t headers) noexcept {
   return align_record(sizeof(RecordHeader) + payload + key + headers);
 }
 
-/// Largest payload + key + headers that fits a ring: a record takes at most a quarter of it, less room for AttemptInfo,
-/// so that a redelivery of the largest event fits too.
+/// Largest payload + key + headers that fits a ring: a record takes at most a quarter of it, less room for AttemptInfo
+/// and the history behind it, so that a redelivery of the largest event fits too.
 constexpr std::uint64_t max_event_bytes(std::uint64_t ring_bytes) noexcept {
-  return ring_bytes / 4 - sizeof(RecordHeader) - sizeof(AttemptInfo);
+  return ring_bytes / 4 - sizeof(RecordHeader) - shm::max_attempt_bytes;
 }
 
 /// Where the parts of an event record begin. `record` is a record this process may trust (its own, or X's).
 struct EventParts {
   const RecordHeader* header;
-  const AttemptInfo* attempt;  // nullptr on a first delivery
+  const shm::LaterInfo* later;      // nullptr outside of retry and dead-letter logs
+  const AttemptInfo* attempt;       // nullptr on a first delivery
+  const shm::PastAttempt* history;  // attempt->history of them
   const std::byte* payload;
   const std::byte* key;
   const std::byte* headers;
@@ -41,9 +43,15 @@ inline EventParts parts(const std::byte* record) noexcept {
   EventParts result{};
   result.header = reinterpret_cast<const RecordHeader*>(record);
   const std::byte* at = record + sizeof(RecordHeader);
-  if ((result.header->flags & shm::flag_attempt) != 0) {
+  if ((result.header->flags & shm::flag_later) != 0) [[unlikely]] {
+    result.later = reinterpret_cast<const shm::LaterInfo*>(at);
+    at += sizeof(shm::LaterInfo);
+  }
+  if ((result.header->flags & shm::flag_attempt) != 0) [[unlikely]] {
     result.attempt = reinterpret_cast<const AttemptInfo*>(at);
     at += sizeof(AttemptInfo);
+    result.history = reinterpret_cast<const shm::PastAttempt*>(at);
+    at += result.attempt->history * sizeof(shm::PastAttempt);
   }
   result.payload = at;
   result.key = at + result.header->payload_bytes;

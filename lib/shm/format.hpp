@@ -76,12 +76,41 @@ struct RecordHeader {
 
 inline constexpr std::size_t record_alignment = 16;
 inline constexpr std::uint16_t flag_attempt = 1;
+inline constexpr std::uint16_t flag_later = 2;  // of retry and dead-letter logs: a LaterInfo follows the header
 
-/// Follows the header of a record that was delivered before.
+/// Follows the header (in retry and dead-letter logs: the LaterInfo) of a record that was delivered before. Behind it,
+/// `history` PastAttempts, oldest first.
 struct AttemptInfo {
   std::uint64_t first_delivered_ns;  // CLOCK_MONOTONIC, when the first attempt entered a member's ring
-  std::uint32_t attempt;             // of this delivery: 2, 3, …
-  std::uint32_t cause;               // DeliveryState that ended the attempt before
+  std::uint32_t attempt;             // of this delivery: 2, 3, …; in the dead-letter log: of the last one
+  std::uint16_t cause;               // DeliveryState that ended the attempt before
+  std::uint16_t history;             // at most max_history
+  std::uint32_t budget_from;         // attempts up to this one do not count towards max_deliveries (requeue)
+  std::uint32_t reserved;
+  std::uint64_t reserved2;
+};
+
+/// How an attempt ended.
+struct PastAttempt {
+  std::uint64_t ended_ns;  // CLOCK_MONOTONIC
+  std::uint32_t attempt;
+  std::uint32_t cause;  // DeliveryState
+};
+inline constexpr std::size_t max_history = 16;  // the latest ones are kept
+inline constexpr std::size_t max_attempt_bytes = sizeof(AttemptInfo) + max_history * sizeof(PastAttempt);
+
+/// How a record left a retry or dead-letter log; zero as long as it is in it.
+enum class LaterState : std::uint32_t { waiting = 0, released = 1, acked = 2, requeued = 3, removed = 4 };
+
+/// Follows the header of a record of a retry or dead-letter log.
+struct LaterInfo {
+  Word32 state;                // LaterState; the only word of the record that changes
+  std::uint32_t reason_bytes;  // of a text behind the headers
+  std::uint64_t due_ns;        // retry: CLOCK_MONOTONIC
+  std::uint64_t entry;         // retry: of the attempt that ended, in ring `ring`; an ack of it still counts
+  std::uint64_t ring;          // incarnation
+  std::uint64_t dead_unix_ns;  // dead-letter: when
+  std::uint64_t reserved;
 };
 
 // ------------------------------------------------------------------------------------------------------------- exchange
@@ -90,16 +119,30 @@ inline constexpr std::size_t max_publishers = 1024;
 inline constexpr std::size_t max_shards = 4;
 inline constexpr std::size_t name_bytes = 64;  // names of publishers and subscriptions, with the closing zero
 
-enum class TransactionKind : std::uint32_t { none = 0, route = 1, pump = 2, redeliver = 3 };
+/// What moves where. redeliver, retry, bury: a delivery of the member ring, into ring or backlog, the retry log, the
+/// dead-letter log. release, complete: a record of the retry log, into ring or backlog, or nowhere since it was acked
+/// late. requeue, remove: a record of the dead-letter log, into the retry log, or nowhere.
+enum class TransactionKind : std::uint32_t {
+  none = 0,
+  route = 1,
+  pump = 2,
+  redeliver = 3,
+  retry = 4,
+  bury = 5,
+  release = 6,
+  complete = 7,
+  requeue = 8,
+  remove = 9,
+};
 
 /// What X is about to do. `n` is stored last; of the two records of a shard the one with the larger `n` counts.
 struct Intent {
   Word64 n;
   Word32 kind;  // TransactionKind
   Word32 reserved;
-  Word64 source;  // route: publisher slot; pump, redeliver: subscription id
-  Word64 from;    // route: ring position; pump: log position; redeliver: entry number in the member ring
-  Word64 to;      // route: records that begin before this position belong to the transaction
+  Word64 source;  // route: publisher slot; otherwise: subscription id
+  Word64 from;    // route: ring position; redeliver, retry, bury: entry number in the member ring; else: log position
+  Word64 to;      // route: records that begin before this position belong to it; of entries: their state byte
   std::array<std::uint8_t, 24> padding;
 };
 
@@ -216,9 +259,21 @@ struct SubscriptionBlock {
   std::uint64_t dropped_oldest;
   std::uint64_t purged;
   std::uint64_t redelivered;
-  std::uint64_t dropped_too_large;      // the record is larger than a quarter of the member ring
-  std::uint64_t delivered;              // entries taken from rings that were retired
-  std::uint64_t retired_ring;           // incarnation of the last ring whose totals were folded into this block
+  std::uint64_t dropped_too_large;  // the record is larger than a quarter of the member ring
+  std::uint64_t delivered;          // entries taken from rings that were retired
+  std::uint64_t retired_ring;       // incarnation of the last ring whose totals were folded into this block
+  std::uint64_t retry_of_n;         // … in the retry log
+  std::uint64_t dead_of_n;          // … in the dead-letter log
+  std::uint64_t retry_head;         // log position
+  std::uint64_t retry_events;       // waiting in the retry log
+  std::uint64_t retry_bytes;        // of the records from head to tail
+  std::uint64_t dead_head;          // log position
+  std::uint64_t dead_events;        // in the dead-letter log
+  std::uint64_t dead_bytes;         // of them
+  std::uint64_t dead_lettered;      // ever
+  std::uint64_t requeued;           // ever
+  std::uint64_t dead_removed;       // purged from the dead-letter log
+  std::uint64_t reserved;
   std::array<std::uint64_t, 8> totals;  // by DeliveryState, of rings that were retired
 };
 
@@ -230,7 +285,12 @@ struct SubscriptionSegment {
   Sink backlog;
   std::array<std::uint8_t, 32> padding0;
   std::array<SubscriptionBlock, 2> blocks;
-  std::array<std::uint8_t, 3520> padding1;
+  alignas(64) Word64 retry_tail;  // log position behind the last committed record
+  Sink retry;
+  Word64 dead_tail;  // log position behind the last committed record
+  Sink dead;
+  std::array<std::uint8_t, 16> padding1;
+  std::array<std::uint8_t, 3264> padding2;
 };
 
 // --------------------------------------------------------------------------------------------------------------- member

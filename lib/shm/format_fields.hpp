@@ -28,10 +28,26 @@
   F(RecordHeader, key_bytes, 36, 2) \
   F(RecordHeader, publisher, 38, 2) \
   F(RecordHeader, delivery, 40, 8) \
-  S(AttemptInfo, 16) \
+  S(AttemptInfo, 32) \
   F(AttemptInfo, first_delivered_ns, 0, 8) \
   F(AttemptInfo, attempt, 8, 4) \
-  F(AttemptInfo, cause, 12, 4) \
+  F(AttemptInfo, cause, 12, 2) \
+  F(AttemptInfo, history, 14, 2) \
+  F(AttemptInfo, budget_from, 16, 4) \
+  F(AttemptInfo, reserved, 20, 4) \
+  F(AttemptInfo, reserved2, 24, 8) \
+  S(PastAttempt, 16) \
+  F(PastAttempt, ended_ns, 0, 8) \
+  F(PastAttempt, attempt, 8, 4) \
+  F(PastAttempt, cause, 12, 4) \
+  S(LaterInfo, 48) \
+  F(LaterInfo, state, 0, 4) \
+  F(LaterInfo, reason_bytes, 4, 4) \
+  F(LaterInfo, due_ns, 8, 8) \
+  F(LaterInfo, entry, 16, 8) \
+  F(LaterInfo, ring, 24, 8) \
+  F(LaterInfo, dead_unix_ns, 32, 8) \
+  F(LaterInfo, reserved, 40, 8) \
   S(Intent, 64) \
   F(Intent, n, 0, 8) \
   F(Intent, kind, 8, 4) \
@@ -107,7 +123,7 @@
   S(Sink, 16) \
   F(Sink, base, 0, 8) \
   F(Sink, n, 8, 8) \
-  S(SubscriptionBlock, 192) \
+  S(SubscriptionBlock, 288) \
   F(SubscriptionBlock, n, 0, 8) \
   F(SubscriptionBlock, ring_of_n, 8, 8) \
   F(SubscriptionBlock, backlog_of_n, 16, 8) \
@@ -124,15 +140,32 @@
   F(SubscriptionBlock, dropped_too_large, 104, 8) \
   F(SubscriptionBlock, delivered, 112, 8) \
   F(SubscriptionBlock, retired_ring, 120, 8) \
-  F(SubscriptionBlock, totals, 128, 64) \
+  F(SubscriptionBlock, retry_of_n, 128, 8) \
+  F(SubscriptionBlock, dead_of_n, 136, 8) \
+  F(SubscriptionBlock, retry_head, 144, 8) \
+  F(SubscriptionBlock, retry_events, 152, 8) \
+  F(SubscriptionBlock, retry_bytes, 160, 8) \
+  F(SubscriptionBlock, dead_head, 168, 8) \
+  F(SubscriptionBlock, dead_events, 176, 8) \
+  F(SubscriptionBlock, dead_bytes, 184, 8) \
+  F(SubscriptionBlock, dead_lettered, 192, 8) \
+  F(SubscriptionBlock, requeued, 200, 8) \
+  F(SubscriptionBlock, dead_removed, 208, 8) \
+  F(SubscriptionBlock, reserved, 216, 8) \
+  F(SubscriptionBlock, totals, 224, 64) \
   S(SubscriptionSegment, 4096) \
   F(SubscriptionSegment, header, 0, 128) \
   F(SubscriptionSegment, version, 128, 8) \
   F(SubscriptionSegment, backlog_tail, 136, 8) \
   F(SubscriptionSegment, backlog, 144, 16) \
   F(SubscriptionSegment, padding0, 160, 32) \
-  F(SubscriptionSegment, blocks, 192, 384) \
-  F(SubscriptionSegment, padding1, 576, 3520) \
+  F(SubscriptionSegment, blocks, 192, 576) \
+  F(SubscriptionSegment, retry_tail, 768, 8) \
+  F(SubscriptionSegment, retry, 776, 16) \
+  F(SubscriptionSegment, dead_tail, 792, 8) \
+  F(SubscriptionSegment, dead, 800, 16) \
+  F(SubscriptionSegment, padding1, 816, 16) \
+  F(SubscriptionSegment, padding2, 832, 3264) \
   S(RingBlock, 128) \
   F(RingBlock, floor_entry, 0, 8) \
   F(RingBlock, floor_position, 8, 8) \

@@ -8,42 +8,6 @@ using namespace ackring::test;
 
 namespace {
 
-struct World {
-  std::shared_ptr<shm::MemoryDirectory> directory = std::make_shared<shm::MemoryDirectory>();
-  std::unique_ptr<exchange::Exchange> x = std::make_unique<exchange::Exchange>(*directory);
-  std::uint64_t now_ns = 1'000'000'000;
-  std::uint64_t client = x->new_client();
-
-  CorePublisher publisher(const std::string& name = "", std::uint64_t ring_bytes = 64 << 10) {
-    return {*directory, x->attach_publisher(client, name, ring_bytes)};
-  }
-  CoreMember member(const std::string& name, std::vector<std::string> patterns, SubscriptionOptions options = {}) {
-    options.name = name;
-    options.patterns = std::move(patterns);
-    return {*directory, x->attach_member(client, options, name.empty(), {})};
-  }
-  void run() {
-    while (x->step(now_ns)) {
-    }
-  }
-  void tick(std::uint64_t ns = 5'000'000) {
-    now_ns += ns;
-    x->tick(now_ns);
-    run();
-  }
-  nlohmann::ordered_json stat() {
-    const auto live = exchange::stat_document(*x, "test");
-    check_books(live);
-    check_books(exchange::stat_document(*directory, "test"));
-    return live;
-  }
-  void restart() {
-    x.reset();
-    x = std::make_unique<exchange::Exchange>(*directory);
-    run();
-  }
-};
-
 SubscriptionOptions small() {
   SubscriptionOptions options;
   options.ring_bytes = 4096;
@@ -145,6 +109,7 @@ TEST_CASE("a nacked, a timed-out and an abandoned delivery come again with the n
   World world;
   SubscriptionOptions options;
   options.ack_timeout = std::chrono::milliseconds(50);
+  options.backoff_initial = options.backoff_max = Nanoseconds(0);
   auto member = world.member("s", {"#"}, options);
   auto publisher = world.publisher();
   for (int i = 0; i < 3; ++i) publisher.publish("a", std::to_string(i));

@@ -164,4 +164,41 @@ inline nlohmann::ordered_json row_of(const nlohmann::ordered_json& stat, const s
   return {};
 }
 
+/// An exchange on anonymous memory with a clock that a test moves.
+struct World {
+  std::shared_ptr<shm::MemoryDirectory> directory = std::make_shared<shm::MemoryDirectory>();
+  std::unique_ptr<exchange::Exchange> x = std::make_unique<exchange::Exchange>(*directory);
+  std::uint64_t now_ns = 1'000'000'000;
+  std::uint64_t client = x->new_client();
+
+  CorePublisher publisher(const std::string& name = "", std::uint64_t ring_bytes = 64 << 10) {
+    return {*directory, x->attach_publisher(client, name, ring_bytes)};
+  }
+  CoreMember member(const std::string& name, std::vector<std::string> patterns, SubscriptionOptions options = {}) {
+    options.name = name;
+    options.patterns = std::move(patterns);
+    return {*directory, x->attach_member(client, options, name.empty(), {})};
+  }
+  void run() {
+    while (x->step(now_ns)) {
+    }
+  }
+  void tick(std::uint64_t ns = 5'000'000) {
+    now_ns += ns;
+    x->tick(now_ns);
+    run();
+  }
+  nlohmann::ordered_json stat() {
+    const auto live = exchange::stat_document(*x, "test");
+    check_books(live);
+    check_books(exchange::stat_document(*directory, "test"));
+    return live;
+  }
+  void restart() {
+    x.reset();
+    x = std::make_unique<exchange::Exchange>(*directory);
+    run();
+  }
+};
+
 }  // namespace ackring::test

@@ -14,7 +14,9 @@ inline constexpr std::size_t record_published_ns = 16;
 inline constexpr std::size_t record_payload_bytes = 28;
 inline constexpr std::size_t record_delivery = 40;
 inline constexpr std::size_t record_header_bytes = 48;
-inline constexpr std::size_t record_attempt_bytes = 16;  // behind the header, if the flag says so
+inline constexpr std::size_t record_attempt_bytes = 32;  // behind the header, if the flag says so
+inline constexpr std::size_t record_history = 14;        // in it: how many past attempts follow it
+inline constexpr std::size_t record_past_bytes = 16;     // of each
 inline constexpr std::uint16_t record_flag_attempt = 1;
 
 template <class T>

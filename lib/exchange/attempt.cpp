@@ -1,0 +1,82 @@
+#include "lib/exchange/attempt.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+namespace ackring::exchange {
+
+namespace {
+
+// Payload, key and headers lie one behind the other.
+std::uint64_t body_bytes(const shm::RecordHeader& header) noexcept {
+  return std::uint64_t{header.payload_bytes} + header.key_bytes + header.headers_bytes;
+}
+
+}  // namespace
+
+Attempt attempt_of(const ring::EventParts& event) noexcept {
+  Attempt result;
+  if (event.attempt == nullptr) {
+    result.info.attempt = 1;
+    return result;
+  }
+  result.info = *event.attempt;
+  result.info.history = static_cast<std::uint16_t>(std::min<std::size_t>(result.info.history, shm::max_history));
+  std::copy_n(event.history, result.info.history, result.past.begin());
+  return result;
+}
+
+void end_attempt(Attempt& attempt, shm::DeliveryState cause, std::uint64_t now_ns) noexcept {
+  shm::AttemptInfo& info = attempt.info;
+  if (info.first_delivered_ns == 0) info.first_delivered_ns = now_ns;
+  info.cause = static_cast<std::uint16_t>(cause);
+  if (info.history == shm::max_history) {
+    std::move(attempt.past.begin() + 1, attempt.past.end(), attempt.past.begin());
+    --info.history;
+  }
+  attempt.past[info.history++] = {now_ns, info.attempt, static_cast<std::uint32_t>(cause)};
+}
+
+std::string_view reason_of(const ring::EventParts& event) noexcept {
+  if (event.later == nullptr) return {};
+  return {reinterpret_cast<const char*>(event.payload) + body_bytes(*event.header), event.later->reason_bytes};
+}
+
+std::uint64_t rewritten_bytes(const ring::EventParts& event, const Attempt& attempt, const Later* later) noexcept {
+  const std::uint64_t later_bytes = later != nullptr ? sizeof(shm::LaterInfo) + later->reason.size() : 0;
+  return ring::align_record(sizeof(shm::RecordHeader) + later_bytes + attempt.bytes() + body_bytes(*event.header));
+}
+
+void rewrite(std::byte* to, const ring::EventParts& event, const Attempt& attempt, const Later* later) {
+  shm::RecordHeader header = *event.header;
+  header.bytes = static_cast<std::uint32_t>(rewritten_bytes(event, attempt, later));
+  header.flags = static_cast<std::uint16_t>((attempt.written() ? shm::flag_attempt : 0) |
+                                            (later != nullptr ? shm::flag_later : 0));
+  ring::write_header(to, header, header.delivery);
+  to += sizeof header;
+  if (later != nullptr) {
+    shm::Environment::before_store(to, sizeof(shm::LaterInfo));
+    std::memset(to, 0, sizeof(shm::LaterInfo));
+    auto* info = reinterpret_cast<shm::LaterInfo*>(to);
+    info->reason_bytes = static_cast<std::uint32_t>(later->reason.size());
+    info->due_ns = later->due_ns;
+    info->entry = later->entry;
+    info->ring = later->ring;
+    info->dead_unix_ns = later->dead_unix_ns;
+    to += sizeof(shm::LaterInfo);
+  }
+  if (attempt.written()) {
+    shm::shared_copy(to, &attempt.info, sizeof attempt.info);
+    to += sizeof attempt.info;
+    if (attempt.info.history != 0) {
+      shm::shared_copy(to, attempt.past.data(), attempt.info.history * sizeof(shm::PastAttempt));
+    }
+    to += attempt.info.history * sizeof(shm::PastAttempt);
+  }
+  const std::uint64_t body = body_bytes(header);
+  if (body != 0) shm::shared_copy(to, event.payload, body);
+  to += body;
+  if (later != nullptr && !later->reason.empty()) shm::shared_copy(to, later->reason.data(), later->reason.size());
+}
+
+}  // namespace ackring::exchange

@@ -1,0 +1,109 @@
+// Dead-letter: what was rejected, or failed too often, waits in the dead-letter log for people: whole, with the reason and
+// its attempts, until it is requeued or purged. A full log holds deliveries where they are; it never drops (F35).
+#include "lib/exchange/attempt.hpp"
+#include "lib/exchange/exchange.hpp"
+#include "lib/exchange/snapshot.hpp"
+
+namespace ackring::exchange {
+
+using shm::LaterState;
+using shm::TransactionKind;
+
+bool Exchange::bury(Queue& queue, std::uint64_t entry, const Failure& failure, const ring::EventParts& event,
+                    const Attempt& attempt) {
+  std::string reason = "max_deliveries";
+  if (failure.cause == shm::DeliveryState::rejected) {
+    reason = failure.reason.empty() ? "rejected" : "rejected: " + failure.reason;
+  }
+  Later later;
+  later.dead_unix_ns = unix_now_ns();
+  later.entry = entry;
+  later.ring = queue.ring_incarnation;
+  later.reason = reason;
+  const std::uint64_t bytes = rewritten_bytes(event, attempt, &later);
+  if (queue.block.dead_bytes + bytes > queue.options.max_dead_bytes || !queue.dead.reserve(bytes)) {
+    ++queue.dead_held;
+    return false;
+  }
+  begin(TransactionKind::bury, queue.id, entry,
+        static_cast<std::uint64_t>(failure.cause) | (failure.let_go ? shm::let_go_bit : 0));
+  touch_log(queue, queue.state->dead, queue.dead, queue.dead_touched);
+  rewrite(queue.dead.append(bytes), event, attempt, &later);
+  ++queue.block.dead_of_n;
+  ++queue.block.dead_events;
+  ++queue.block.dead_lettered;
+  queue.block.dead_bytes += bytes;
+  commit_sinks();
+  set_state(queue, entry, failure.cause, failure.let_go);
+  return true;
+}
+
+void Exchange::walk_dead(const Queue& queue, const std::function<bool(std::uint64_t, const ring::EventParts&)>& each) {
+  std::uint64_t position = queue.block.dead_head;
+  while (const shm::RecordHeader* record = queue.dead.at(position)) {
+    const ring::EventParts event = ring::parts(reinterpret_cast<const std::byte*>(record));
+    if (event.later == nullptr) break;
+    if (later_state(*record) == LaterState::waiting && !each(position, event)) break;
+    position = log::SegmentLog::next(position, *record);
+  }
+}
+
+DeadLetterResult Exchange::requeue_dead(Queue& queue, const DeadLetterFilter& filter, std::uint64_t now_ns) {
+  DeadLetterResult result;
+  walk_dead(queue, [&](std::uint64_t position, const ring::EventParts& event) {
+    if (!filter.matches(event)) return true;
+    if (result.done == filter.at_most) {
+      result.more = true;
+      return false;
+    }
+    Attempt attempt = attempt_of(event);
+    attempt.info.budget_from = attempt.info.attempt;  // a new budget; the number goes on
+    Later later;
+    later.due_ns = now_ns;
+    if (!queue.retry.reserve(rewritten_bytes(event, attempt, &later))) {
+      result.no_room = true;
+      return false;
+    }
+    begin(TransactionKind::requeue, queue.id, position, 0);
+    const std::uint64_t waiting = append_retry(queue, event, attempt, later);
+    count_source(queue, TransactionKind::requeue, *event.header);
+    commit_sinks();
+    mark(*event.header, LaterState::requeued);
+    queue.due.push({now_ns, waiting});
+    ++result.done;
+    return true;
+  });
+  shorten(queue, queue.dead, queue.block.dead_head);
+  if (result.done != 0) activate(queue);
+  return result;
+}
+
+DeadLetterResult Exchange::purge_dead(Queue& queue, const DeadLetterFilter& filter) {
+  DeadLetterResult result;
+  walk_dead(queue, [&](std::uint64_t position, const ring::EventParts& event) {
+    if (!filter.matches(event)) return true;
+    if (result.done == filter.at_most) {
+      result.more = true;
+      return false;
+    }
+    begin(TransactionKind::remove, queue.id, position, 0);
+    touch(queue);
+    count_source(queue, TransactionKind::remove, *event.header);
+    commit_sinks();
+    mark(*event.header, LaterState::removed);
+    ++result.done;
+    return true;
+  });
+  shorten(queue, queue.dead, queue.block.dead_head);
+  return result;
+}
+
+bool DeadLetterFilter::matches(const ring::EventParts& event) const {
+  if (delivery != 0 && event.header->delivery != delivery) return false;
+  if (sequence != 0 && (event.header->sequence != sequence || event.header->publisher != publisher)) return false;
+  if (reason.empty()) return true;
+  const std::string_view found = reason_of(event);
+  return found == reason || (found.size() > reason.size() && found.starts_with(reason) && found[reason.size()] == ':');
+}
+
+}  // namespace ackring::exchange

@@ -1,0 +1,322 @@
+// What failed: back-off, attempts, late acks, dead letters, over restarts of the exchange. Time is the test's own.
+#include <set>
+
+#include "tests/exchange/core_world.hpp"
+
+using namespace ackring;
+using namespace ackring::test;
+
+namespace {
+
+constexpr std::uint64_t ms = 1'000'000;
+
+SubscriptionOptions exact() {
+  SubscriptionOptions options;
+  options.backoff_initial = std::chrono::milliseconds(100);
+  options.backoff_max = std::chrono::milliseconds(500);
+  options.backoff_multiplier = 2;
+  options.jitter = 0;
+  options.max_deliveries = 5;
+  options.ack_timeout = std::chrono::milliseconds(50);
+  return options;
+}
+
+struct Dead {
+  std::uint64_t delivery;
+  std::uint32_t attempt;
+  std::string reason;
+  std::vector<std::uint32_t> causes;
+};
+
+std::vector<Dead> dead_letters(World& world, const std::string& name) {
+  std::vector<Dead> all;
+  exchange::Exchange::walk_dead(*world.x->find_queue(name), [&](std::uint64_t, const ring::EventParts& event) {
+    const exchange::Attempt attempt = exchange::attempt_of(event);
+    Dead dead{event.header->delivery, attempt.info.attempt, std::string(exchange::reason_of(event)), {}};
+    for (std::size_t i = 0; i < attempt.info.history; ++i) dead.causes.push_back(attempt.past[i].cause);
+    all.push_back(dead);
+    return true;
+  });
+  return all;
+}
+
+}  // namespace
+
+TEST_CASE(
+    "a nacked delivery comes again after the back-off, never early, at most a tick late; then it is dead (F33, F34)") {
+  World world;
+  auto member = world.member("s", {"#"}, exact());
+  auto publisher = world.publisher();
+  publisher.publish("a", "poison");
+  world.run();
+  const std::uint64_t nominal[] = {0, 100 * ms, 200 * ms, 400 * ms, 500 * ms};
+  for (std::uint32_t attempt = 1; attempt <= 5; ++attempt) {
+    CAPTURE(attempt);
+    const std::uint64_t from = world.now_ns;
+    Seen seen;
+    while (!member.take(seen)) {
+      world.tick(1 * ms);
+      REQUIRE(world.now_ns - from < 1'000 * ms);
+    }
+    CHECK(seen.attempt == attempt);
+    CHECK(seen.delivery == 1);
+    CHECK(seen.payload == "poison");
+    if (attempt > 1) {
+      CHECK(world.now_ns - from >= nominal[attempt - 1]);
+      CHECK(world.now_ns - from <= nominal[attempt - 1] + 2 * ms);
+    }
+    member.verdict(seen.entry, ring::Verdict::nack);
+    world.tick(0);
+    if (attempt < 5) CHECK(row_of(world.stat(), "s")["retry_waiting"] == 1);
+  }
+  for (int i = 0; i < 1000; ++i) world.tick(5 * ms);
+  Seen seen;
+  CHECK_FALSE(member.take(seen));
+  const auto row = row_of(world.stat(), "s");
+  CHECK(row["nacked"] == 5);
+  CHECK(row["redelivered"] == 4);
+  CHECK(row["dead_lettered"] == 1);
+  CHECK(row["dlq_size"] == 1);
+  CHECK(row["retry_waiting"] == 0);
+  CHECK(row["lag"] == 0);
+  const std::vector<Dead> dead = dead_letters(world, "s");
+  REQUIRE(dead.size() == 1);
+  CHECK(dead[0].attempt == 5);
+  CHECK(dead[0].reason == "max_deliveries");
+  CHECK(dead[0].causes == std::vector<std::uint32_t>(5, static_cast<std::uint32_t>(shm::DeliveryState::nacked)));
+}
+
+TEST_CASE("a poison event among 10,000 good ones charges none of them") {
+  World world;
+  SubscriptionOptions options = exact();
+  options.backoff_initial = options.backoff_max = std::chrono::milliseconds(10);
+  auto member = world.member("s", {"#"}, options);
+  auto publisher = world.publisher("", 4 << 20);
+  for (int i = 0; i < 10'000; ++i) publisher.add("a", i == 5'000 ? "poison" : "good");
+  publisher.commit();
+  std::uint64_t good = 0;
+  std::uint64_t poison = 0;
+  for (int round = 0; round < 400; ++round) {
+    world.tick();
+    Seen seen;
+    while (member.take(seen)) {
+      if (seen.payload == "poison") {
+        ++poison;
+        member.verdict(seen.entry, ring::Verdict::nack);
+      } else {
+        ++good;
+        CHECK(seen.attempt == 1);
+        member.verdict(seen.entry, ring::Verdict::ack);
+      }
+    }
+  }
+  CHECK(poison == 5);
+  CHECK(good == 9'999);
+  const auto row = row_of(world.stat(), "s");
+  CHECK(row["acked"] == 9'999);
+  CHECK(row["dlq_size"] == 1);
+  CHECK(row["committed"] == 10'000);
+}
+
+TEST_CASE("an ack after the time-out completes the event as long as it waits (F29)") {
+  World world;
+  auto member = world.member("s", {"#"}, exact());
+  auto publisher = world.publisher();
+  for (int i = 0; i < 2; ++i) publisher.publish("a", "x");
+  world.run();
+  Seen first;
+  Seen second;
+  REQUIRE(member.take(first));
+  REQUIRE(member.take(second));
+  for (int i = 0; i < 14; ++i) world.tick();
+  auto row = row_of(world.stat(), "s");
+  CHECK(row["timed_out"] == 2);
+  CHECK(row["retry_waiting"] == 2);
+  CHECK(row["committed"] == 0);
+  SUBCASE("before a restart") {}
+  SUBCASE("after a restart") { world.restart(); }
+  member.verdict(first.entry, ring::Verdict::ack);
+  world.tick();
+  row = row_of(world.stat(), "s");
+  CHECK(row["acked"] == 1);
+  CHECK(row["late_acks"] == 1);
+  CHECK(row["retry_waiting"] == 1);
+  CHECK(row["committed"] == 1);
+  for (int i = 0; i < 40; ++i) world.tick();
+  Seen seen;
+  REQUIRE(member.take(seen));
+  CHECK(seen.delivery == second.delivery);
+  CHECK(seen.attempt == 2);
+  member.verdict(second.entry, ring::Verdict::ack);  // too late: the copy is out; it only lets go of the view
+  member.verdict(seen.entry, ring::Verdict::ack);
+  world.tick();
+  CHECK_FALSE(member.take(seen));
+  row = row_of(world.stat(), "s");
+  CHECK(row["acked"] == 2);
+  CHECK(row["late_acks"] == 2);
+  CHECK(row["lag"] == 0);
+}
+
+TEST_CASE("attempts and due times outlive the exchange (F32)") {
+  World world;
+  auto member = world.member("s", {"#"}, exact());
+  auto publisher = world.publisher();
+  publisher.publish("a", "x");
+  world.run();
+  for (std::uint32_t attempt = 1; attempt <= 5; ++attempt) {
+    const std::uint64_t from = world.now_ns;
+    Seen seen;
+    while (!member.take(seen)) {
+      world.restart();
+      world.tick(10 * ms);
+      REQUIRE(world.now_ns - from < 1'000 * ms);
+    }
+    CHECK(seen.attempt == attempt);
+    if (attempt > 1) CHECK(world.now_ns - from >= 100 * ms);
+    member.verdict(seen.entry, ring::Verdict::nack);
+    world.tick(0);
+  }
+  world.restart();
+  CHECK(dead_letters(world, "s").size() == 1);
+  CHECK(row_of(world.stat(), "s")["dlq_size"] == 1);
+}
+
+TEST_CASE("dead letters are requeued with a new budget, or purged; the history stays") {
+  World world;
+  SubscriptionOptions options = exact();
+  options.max_deliveries = 2;
+  auto member = world.member("s", {"#"}, options);
+  auto publisher = world.publisher();
+  for (int i = 0; i < 4; ++i) publisher.publish("a", std::to_string(i));
+  const auto refuse_all = [&](ring::Verdict verdict) {
+    std::uint64_t count = 0;
+    for (int i = 0; i < 100; ++i) {
+      world.tick();
+      Seen seen;
+      while (member.take(seen)) {
+        ++count;
+        member.verdict(seen.entry, verdict);
+      }
+    }
+    return count;
+  };
+  CHECK(refuse_all(ring::Verdict::nack) == 8);
+  CHECK(dead_letters(world, "s").size() == 4);
+  exchange::Queue* queue = world.x->find_queue("s");
+  CHECK(world.x->requeue_dead(*queue, {.delivery = 2}, world.now_ns).done == 1);
+  CHECK(world.x->requeue_dead(*queue, {.reason = "rejected"}, world.now_ns).done == 0);
+  auto row = row_of(world.stat(), "s");
+  CHECK(row["requeued"] == 1);
+  CHECK(row["dlq_size"] == 3);
+  CHECK(row["retry_waiting"] == 1);
+  world.restart();
+  CHECK(refuse_all(ring::Verdict::nack) == 2);  // attempts 3 and 4: two more
+  std::vector<Dead> dead = dead_letters(world, "s");
+  REQUIRE(dead.size() == 4);
+  CHECK(dead[3].delivery == 2);
+  CHECK(dead[3].attempt == 4);
+  CHECK(dead[3].causes.size() == 4);
+  queue = world.x->find_queue("s");
+  CHECK(world.x->requeue_dead(*queue, {}, world.now_ns).done == 4);
+  CHECK(refuse_all(ring::Verdict::reject) == 4);
+  dead = dead_letters(world, "s");
+  REQUIRE(dead.size() == 4);
+  for (const Dead& letter : dead) CHECK(letter.reason == "rejected");
+  queue = world.x->find_queue("s");
+  CHECK(world.x->purge_dead(*queue, {.at_most = 3}).more);
+  CHECK(world.x->purge_dead(*queue, {.reason = "rejected"}).done == 1);
+  world.tick();
+  row = row_of(world.stat(), "s");
+  CHECK(row["dlq_size"] == 0);
+  CHECK(row["dlq_removed"] == 4);
+  CHECK(row["rejected"] == 4);
+  CHECK(row["dead_lettered"] == 9);
+  CHECK(row["lag"] == 0);
+}
+
+TEST_CASE("a full dead-letter log holds deliveries, and lets go when there is room (F35)") {
+  World world;
+  SubscriptionOptions options = exact();
+  options.max_dead_bytes = 400;  // two letters
+  auto member = world.member("s", {"#"}, options);
+  auto publisher = world.publisher();
+  for (int i = 0; i < 5; ++i) publisher.publish("a", std::to_string(i));
+  world.run();
+  Seen seen;
+  while (member.take(seen)) member.verdict(seen.entry, ring::Verdict::reject);
+  for (int i = 0; i < 5; ++i) world.tick();
+  auto row = row_of(world.stat(), "s");
+  const auto size = row["dlq_size"].get<std::uint64_t>();
+  CHECK(size > 0);
+  CHECK(size < 5);
+  CHECK(row["in_flight"] == 5 - size);
+  CHECK(world.x->find_queue("s")->dead_held != 0);
+  std::uint64_t purged = 0;
+  for (int i = 0; i < 10; ++i) {
+    purged += world.x->purge_dead(*world.x->find_queue("s"), {}).done;
+    world.tick();
+  }
+  CHECK(purged == 5);
+  row = row_of(world.stat(), "s");
+  CHECK(row["dlq_removed"] == 5);
+  CHECK(row["in_flight"] == 0);
+}
+
+TEST_CASE("a herd of failures does not come back all at once; nack(0) does (F37)") {
+  World world;
+  SubscriptionOptions options = exact();
+  options.jitter = 0.5;
+  auto member = world.member("s", {"#"}, options);
+  auto publisher = world.publisher();
+  for (int i = 0; i < 200; ++i) publisher.publish("a", "x");
+  world.run();
+  Seen seen;
+  while (member.take(seen)) member.verdict(seen.entry, ring::Verdict::nack);
+  world.tick(0);
+  std::set<std::uint64_t> times;
+  std::uint64_t count = 0;
+  const std::uint64_t from = world.now_ns;
+  while (count < 200) {
+    world.tick(1 * ms);
+    REQUIRE(world.now_ns - from <= 151 * ms);
+    while (member.take(seen)) {
+      CHECK(world.now_ns - from >= 50 * ms);
+      times.insert(world.now_ns);
+      ++count;
+      member.verdict(seen.entry, ring::Verdict::ack);
+    }
+  }
+  CHECK(times.size() > 50);
+}
+
+TEST_CASE("retries wait while nobody is there, and space is given back in the end") {
+  World world;
+  SubscriptionOptions options = exact();
+  auto member = std::make_unique<CoreMember>(world.member("s", {"#"}, options));
+  auto publisher = world.publisher("", 4 << 20);
+  std::uint64_t acked = 0;
+  for (int round = 0; round < 30; ++round) {
+    for (int i = 0; i < 300; ++i) publisher.add("a", std::string(1'000, 'x'));
+    publisher.commit();
+    world.tick();
+    Seen seen;
+    while (member->take(seen)) {
+      member->verdict(seen.entry, seen.attempt == 1 ? ring::Verdict::nack : ring::Verdict::ack);
+      acked += seen.attempt != 1 ? 1 : 0;
+    }
+  }
+  world.x->detach_member(*world.x->find_queue("s"));
+  for (int i = 0; i < 100; ++i) world.tick();
+  auto row = row_of(world.stat(), "s");
+  CHECK(row["retry_waiting"] == 0);
+  CHECK(row["queued"] == 9'000 - acked);
+  options.patterns.clear();
+  auto next = world.member("s", {}, options);
+  for (int i = 0; i < 200; ++i) {
+    world.tick();
+    Seen seen;
+    while (next.take(seen)) next.verdict(seen.entry, ring::Verdict::ack);
+  }
+  CHECK(row_of(world.stat(), "s")["acked"] == 9'000);
+  CHECK(world.x->find_queue("s")->retry.file_bytes() == 0);
+}
