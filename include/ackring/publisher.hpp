@@ -54,7 +54,8 @@ class Publisher {
   ~Publisher();
 
   /// Copies one event and commits it. Outcomes: ok, back_pressured (nothing was published), too_large, invalid_topic,
-  /// too_many_topics, closed.
+  /// too_many_topics, closed. On a bus that has nearly all the topics it may have, the first event of a new topic is
+  /// back_pressured too, until the exchange has said whether there is room for it.
   Outcome publish(std::string_view topic, Bytes payload, const EventAttributes& attributes = {}) noexcept;
   Outcome publish(std::string_view topic, std::string_view payload, const EventAttributes& attributes = {}) noexcept {
     return publish(topic, as_bytes(payload), attributes);

@@ -11,6 +11,7 @@
 
 #include "lib/client/wait.hpp"
 #include "lib/control/topic_pattern.hpp"
+#include "lib/exchange/ingress.hpp"
 #include "lib/shm/versioned.hpp"
 
 namespace ackring::client {
@@ -46,8 +47,8 @@ void PublisherEndpoint::open(const PublisherOptions& options) {
   shm::Segment ring =
       shm::Segment::attach(reply.take(0), "publisher ring", shm::SegmentKind::ingress_ring, shm::Access::read_write);
   ring.close_fd();
-  shm::Segment cursor =
-      shm::Segment::attach(reply.take(1), "publisher cursor", shm::SegmentKind::ingress_cursor, shm::Access::read_only);
+  shm::Segment cursor = shm::Segment::attach(reply.take(1), "publisher cursor", shm::SegmentKind::ingress_cursor,
+                                             shm::Access::read_only, exchange::cursor_reserve_bytes);
   shm::UniqueFd bell = reply.take(2);
   guard_.track(reply.no_fork, 0, bell.get());
   reply.no_fork.unlock();
@@ -67,6 +68,7 @@ void PublisherEndpoint::adopt(shm::Segment ring, shm::Segment cursor, shm::Bell 
   view_ = std::move(view);
   ring_ = ring_segment_.as<shm::IngressRing>();
   cursor_ = cursor_segment_.as<const shm::IngressCursor>();
+  topic_map_ = cursor_segment_.as<const shm::Word32>(shm::page_bytes);
   fence_required_ = &view_->segment().fence_required;
   max_event_bytes_ =
       std::min<std::size_t>(ring::max_event_bytes(ring_->ring_bytes), static_cast<std::size_t>(limits::event_bytes));
@@ -104,12 +106,15 @@ Outcome PublisherEndpoint::no_room() {
 }
 
 Outcome PublisherEndpoint::look_up_topic(std::string_view topic) {
+  const bool answered = topic_answered();
   const auto found = topics_.find(topic);
-  if (found != topics_.end()) {
-    last_topic_ = found->second;
-  } else {
-    const Outcome outcome = define_topic(topic);
+  if (found == topics_.end()) {
+    const Outcome outcome = answered ? define_topic(topic) : no_room();
     if (outcome != Outcome::ok) return outcome;
+  } else {
+    if (found->second == 0) return Outcome::too_many_topics;
+    if (!answered && asked_ == &*found) return no_room();
+    last_topic_ = found->second;
   }
   last_topic_bytes_ = topic.size();
   std::memcpy(last_topic_text_.data(), topic.data(), topic.size());
@@ -124,8 +129,9 @@ Outcome PublisherEndpoint::define_topic(std::string_view topic) {
   if (record == nullptr) record = claim_slowly(bytes);
   if (record == nullptr) return no_room();
   const auto number = static_cast<std::uint32_t>(topics_.size() + 1);
+  std::pair<const std::string, std::uint32_t>* entry = nullptr;
   try {
-    topics_.emplace(topic, number);
+    entry = &*topics_.emplace(topic, number).first;
   } catch (const std::bad_alloc&) {
     return Outcome::too_many_topics;  // for this process
   }
@@ -137,8 +143,47 @@ Outcome PublisherEndpoint::define_topic(std::string_view topic) {
   shm::shared_copy(record, &header, sizeof header);
   shm::shared_copy(record + sizeof header, topic.data(), topic.size());
   writer_.advance(bytes);  // it is published with the event that uses it, or with a later one
+  if (topic_may_be_refused()) {
+    asked_ = entry;
+    writer_.set_head(consumed());  // who waits for room waits for X to move on from here
+    // With events before it that are not committed it goes out with them.
+    if (sequence_ == committed_sequence_) commit_topic();
+    return no_room();
+  }
   last_topic_ = number;
   return Outcome::ok;
+}
+
+// Is the bus near its limit, or was there no room for the last topic that X has seen of this publisher?
+bool PublisherEndpoint::topic_may_be_refused() const noexcept {
+  // Other publishers define topics at the same time, unseen by this one.
+  constexpr std::uint64_t near_the_limit = 16'384;
+  if (view_->topics.count() + near_the_limit >= limits::topics) return true;
+  // acquire(cursor.topics): the map's entries below it
+  const std::uint64_t seen = cursor_->topics.load(std::memory_order_acquire);
+  return seen != 0 && topic_map_[seen - 1].load(std::memory_order_relaxed) == 0;  // relaxed: published by topics
+}
+
+// False: a question is open.
+bool PublisherEndpoint::topic_answered() noexcept {
+  if (asked_ == nullptr) return true;
+  writer_.set_head(consumed());  // before the look: what moves afterwards ends a wait
+  // acquire(cursor.topics): the map's entries below it
+  if (cursor_->topics.load(std::memory_order_acquire) < asked_->second) return false;
+  // relaxed: published by topics
+  if (topic_map_[asked_->second - 1].load(std::memory_order_relaxed) == 0) asked_->second = 0;
+  asked_ = nullptr;
+  return true;
+}
+
+void PublisherEndpoint::commit_topic() {
+  committed_topics_ = topics_.size();
+  ring_->topics.store(committed_topics_, std::memory_order_relaxed);  // relaxed: published by the tail
+  writer_.commit();
+  committed_ = writer_.position();
+  // relaxed: X sets it before it admits a client that needs it
+  shm::fence_for_waker(fence_required_->load(std::memory_order_relaxed) != 0);
+  ring_if_not_polled();
 }
 
 void PublisherEndpoint::ring_if_not_polled() {

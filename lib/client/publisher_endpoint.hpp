@@ -2,7 +2,8 @@
 //
 // An event is written into the ring as one RecordHeader, built in registers, and its parts; nothing of it is visible
 // before commit() stores the tail. `published_ns` of every event of a commit is the time of its first event, so a batch
-// costs one look at the clock. Topics are defined in band, before the first event that uses them.
+// costs one look at the clock. Topics are defined in band, before the first event that uses them. Where the bus may have
+// no room for one more, a new topic goes out alone, and its first event is accepted once X has answered in the cursor.
 //
 // Thread rules: one thread at a time; the keeper thread only replaces what is behind the bell's descriptor.
 // Invariants: 1. Everything up to `committed_` is visible to X. 2. Every topic number in the ring was defined before it
@@ -79,6 +80,9 @@ class PublisherEndpoint final : public Endpoint {
   [[nodiscard]] bool same_as_last_topic(std::string_view topic) const noexcept;
   [[nodiscard]] Outcome look_up_topic(std::string_view topic);
   [[nodiscard]] Outcome define_topic(std::string_view topic);
+  [[nodiscard]] bool topic_may_be_refused() const noexcept;
+  [[nodiscard]] bool topic_answered() noexcept;
+  void commit_topic();
   [[nodiscard]] std::byte* claim_slowly(std::uint64_t bytes);
   [[nodiscard]] Outcome no_room();
   [[nodiscard]] bool quarantined();
@@ -108,7 +112,10 @@ class PublisherEndpoint final : public Endpoint {
   std::uint64_t back_pressured_ = 0;
   bool waiting_ = false;  // publish_wait() tries again
   shm::RecordHeader loan_header_{};
-  std::unordered_map<std::string, std::uint32_t, TextHash, std::equal_to<>> topics_;
+  std::unordered_map<std::string, std::uint32_t, TextHash, std::equal_to<>> topics_;  // 0: the bus has no room for it
+  std::pair<const std::string, std::uint32_t>* asked_ =
+      nullptr;                              // of topics_: X has not said yet whether there is room
+  const shm::Word32* topic_map_ = nullptr;  // of the cursor
   shm::Bell bell_;
   Wait wait_;
   std::shared_ptr<Connection> connection_;

@@ -134,4 +134,9 @@ std::uint64_t TopicTable::count() const noexcept { return numbers_.size(); }
 
 std::string_view TopicReader::text(std::uint32_t number) const noexcept { return text_of(segment_, number); }
 
+std::uint64_t TopicReader::count() const noexcept {
+  if (!segment_.valid()) return 0;
+  return segment_.as<TopicsSegment>()->count.load(std::memory_order_relaxed);  // relaxed: a gauge
+}
+
 }  // namespace ackring::control

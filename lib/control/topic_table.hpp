@@ -48,6 +48,8 @@ class TopicReader {
   explicit TopicReader(shm::Segment segment) : segment_(std::move(segment)) {}
   /// Text of a topic's number; empty for a number that was not given out. The view lives as long as this object.
   [[nodiscard]] std::string_view text(std::uint32_t number) const noexcept;
+  /// How many topics there are; 0 without a segment. A moment later there may be more.
+  [[nodiscard]] std::uint64_t count() const noexcept;
 
  private:
   shm::Segment segment_;

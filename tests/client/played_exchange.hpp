@@ -46,13 +46,13 @@ struct PlayedIngress {
     ring = shm::Segment::create(exchange.directory, "ring", SegmentKind::ingress_ring, shm::page_bytes + ring_bytes, 1,
                                 0, fill_ring);
     cursor = shm::Segment::create(exchange.directory, "cursor", SegmentKind::ingress_cursor, sizeof(shm::IngressCursor),
-                                  1, 0, fill_cursor);
+                                  1, 0, fill_cursor, 2 * shm::page_bytes);
     auto ends = shm::Bell::make_pair();
     bell = std::move(ends.first);
-    endpoint.adopt(
-        shm::Segment::attach(exchange.directory, "ring", SegmentKind::ingress_ring, shm::Access::read_write),
-        shm::Segment::attach(exchange.directory, "cursor", SegmentKind::ingress_cursor, shm::Access::read_only),
-        std::move(ends.second), exchange.view, 1);
+    endpoint.adopt(shm::Segment::attach(exchange.directory, "ring", SegmentKind::ingress_ring, shm::Access::read_write),
+                   shm::Segment::attach(exchange.directory, "cursor", SegmentKind::ingress_cursor,
+                                        shm::Access::read_only, 2 * shm::page_bytes),
+                   std::move(ends.second), exchange.view, 1);
     reader = ring::RingReader(ring.data() + shm::page_bytes, ring_bytes, &words().tail, start);
   }
   [[nodiscard]] shm::IngressRing& words() const { return *ring.as<shm::IngressRing>(); }

@@ -185,3 +185,59 @@ TEST_CASE("a quarantined publisher is closed") {
   CHECK(outcome == Outcome::closed);
   CHECK(ingress.endpoint.flush(1s) == Outcome::closed);
 }
+
+TEST_CASE("on a bus that is nearly full of topics a new one is asked for first") {
+  PlayedExchange exchange;
+  shm::Segment topics =
+      shm::Segment::create(exchange.directory, "topics", shm::SegmentKind::topics, shm::page_bytes, 1, 0);
+  auto& count = topics.as<shm::TopicsSegment>()->count;
+  exchange.view->topics = control::TopicReader(
+      shm::Segment::attach(exchange.directory, "topics", shm::SegmentKind::topics, shm::Access::read_only));
+  PlayedIngress ingress(exchange, 4096);
+  auto& endpoint = ingress.endpoint;
+  ingress.cursor.grow(2 * shm::page_bytes);
+  auto* map = ingress.cursor.as<shm::Word32>(shm::page_bytes);
+  // X's part: what is there is consumed, and the next topic gets this number.
+  const auto answer = [&](std::uint64_t topic, std::uint32_t number) {
+    while (ingress.next() != nullptr) {
+    }
+    map[topic - 1].store(number, std::memory_order_relaxed);
+    ingress.cursor_words().topics.store(topic, std::memory_order_release);
+    ingress.free_all();
+  };
+  CHECK(endpoint.publish("a", {}, {}) == Outcome::ok);
+  answer(1, 7);
+  count.store(limits::topics, std::memory_order_relaxed);
+  CHECK(endpoint.publish("b", {}, {}) == Outcome::back_pressured);
+  CHECK(endpoint.publish("b", {}, {}) == Outcome::back_pressured);
+  CHECK(endpoint.publish("c", {}, {}) == Outcome::back_pressured);  // one question at a time
+  CHECK(endpoint.publish("a", as_bytes("x"), {}) == Outcome::ok);   // known ones go on, under their own number
+  CHECK(payload_of(ingress.next()) == "b");
+  const std::byte* event = ingress.next();
+  REQUIRE(event != nullptr);
+  CHECK(header_of(event).topic == 1);
+  answer(2, 9);
+  CHECK(endpoint.publish("b", {}, {}) == Outcome::ok);
+  CHECK(endpoint.publish("c", {}, {}) == Outcome::back_pressured);
+  answer(3, 0);
+  CHECK(endpoint.publish("c", {}, {}) == Outcome::too_many_topics);
+  CHECK(endpoint.publish("c", {}, {}) == Outcome::too_many_topics);
+  CHECK(ingress.next() == nullptr);
+
+  // Behind events that are not committed it goes out with them.
+  CHECK(endpoint.add("a", {}, {}) == Outcome::ok);
+  CHECK(endpoint.add("d", {}, {}) == Outcome::back_pressured);
+  CHECK(ingress.next() == nullptr);
+  CHECK(endpoint.commit() == Outcome::ok);
+  answer(4, 10);
+  CHECK(endpoint.publish("d", {}, {}) == Outcome::ok);
+
+  // There is room again, but X had none for the last one that it has seen.
+  CHECK(endpoint.publish("e", {}, {}) == Outcome::back_pressured);
+  answer(5, 0);
+  count.store(1, std::memory_order_relaxed);
+  CHECK(endpoint.publish("f", {}, {}) == Outcome::back_pressured);
+  answer(6, 11);
+  CHECK(endpoint.publish("f", {}, {}) == Outcome::ok);
+  CHECK(endpoint.publish("g", {}, {}) == Outcome::ok);
+}
