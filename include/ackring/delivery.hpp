@@ -20,9 +20,6 @@ namespace ackring {
 namespace client {
 class Member;
 }
-namespace ring {
-enum class Verdict : std::uint32_t;
-}
 
 using Bytes = std::span<const std::byte>;
 using Headers = std::vector<std::pair<std::string, std::string>>;
@@ -35,8 +32,12 @@ inline Bytes as_bytes(std::string_view text) noexcept {
 /// A view of one delivered event: in place in the subscription's ring until a verdict is given or detach() copies it
 /// out. Move-only. A Delivery destroyed without a verdict is nacked (at-least-once), which delivers it again.
 ///
-/// Verdicts may be given from any thread, one thread at a time per Delivery; views must not be used after the verdict
-/// unless detached. A Delivery may outlive its Subscriber; its verdicts then answer Outcome::stale.
+/// Verdicts and extend() may be called from any thread, one thread at a time per Delivery; views must not be used after
+/// the verdict unless detached. A Delivery may outlive its Subscriber; its verdicts then answer Outcome::stale.
+///
+/// A verdict (ack, nack, reject) is final. Each answers Outcome::ok; Outcome::stale if there is one already (given here,
+/// or by Subscriber::ack_through), or if the Subscriber is gone; or Outcome::closed if the subscription was removed, or
+/// this is the child of a fork. At-most-once deliveries are settled when they are taken: verdicts change nothing.
 class Delivery {
  public:
   Delivery() noexcept = default;
@@ -61,24 +62,39 @@ class Delivery {
   [[nodiscard]] std::uint64_t delivery() const noexcept;
   /// 1 for the first delivery.
   [[nodiscard]] std::uint32_t attempt() const noexcept;
+  /// Was it delivered before (attempt() > 1)?
   [[nodiscard]] bool redelivered() const noexcept { return attempt() > 1; }
+  /// CLOCK_MONOTONIC nanoseconds when the first attempt was delivered. During the first attempt itself: the time of the
+  /// call, since nothing on the way has read a clock.
+  [[nodiscard]] std::uint64_t first_delivered_ns() const noexcept;
   /// CLOCK_MONOTONIC nanoseconds at the commit of the publish.
   [[nodiscard]] std::uint64_t published_ns() const noexcept;
 
-  /// Done. Outcome::stale if there is a verdict already.
+  /// Done.
   Outcome ack() noexcept;
-  /// Not done: deliver it again.
+  /// Not done: deliver it again after the subscription's back-off.
   Outcome nack() noexcept;
+  /// Not done: deliver it again after `delay`, in place of the back-off. Rounded up to milliseconds; 0 or less: at once;
+  /// at most 16,777,214 ms (4 h 39 min), longer ones become that.
+  Outcome nack(Nanoseconds delay) noexcept;
+  /// Can't be done, ever: no further attempt. The reason, for people, is kept with the dead letter: of more than 119
+  /// bytes the first 119 (no half UTF-8 character), control characters as '?'. It is lost, the reject is not, where more
+  /// than 64 reasons are given before the exchange looks, which it does at least once a tick.
+  Outcome reject(std::string_view reason = {}) noexcept;
+  /// Being worked on: no verdict, the Delivery stays pending. It does not time out before `duration` from now, however
+  /// long the ack timeout; may be repeated, in good time, each counting anew. Rounded up to milliseconds, from 1 ms to
+  /// 16,777,214 ms (4 h 39 min), what is outside becomes the nearer end. Outcomes as those of a verdict.
+  Outcome extend(Nanoseconds duration) noexcept;
   /// Copies the event out of the ring, so that its space can be reused while the verdict is still open.
   void detach();
-  /// False after a verdict, for a moved-from and for a default-constructed Delivery.
+  /// False after a verdict given here, for a moved-from and for a default-constructed Delivery.
   [[nodiscard]] bool pending() const noexcept { return member_ != nullptr; }
 
  private:
   friend class client::Member;
   friend class Subscriber;
   [[nodiscard]] const std::byte* readable() const noexcept;
-  Outcome decide(ring::Verdict verdict) noexcept;
+  Outcome decided(Outcome outcome) noexcept;
   std::shared_ptr<client::Member> member_;
   const std::byte* record_ = nullptr;
   std::uint64_t entry_ = 0;
@@ -107,6 +123,9 @@ struct DeliveryView {
     return detail::record_field<std::uint64_t>(record, detail::record_delivery);
   }
   [[nodiscard]] std::uint32_t attempt() const noexcept;
+  [[nodiscard]] bool redelivered() const noexcept { return attempt() > 1; }
+  /// As Delivery::first_delivered_ns().
+  [[nodiscard]] std::uint64_t first_delivered_ns() const noexcept;
   [[nodiscard]] std::uint64_t published_ns() const noexcept {
     return detail::record_field<std::uint64_t>(record, detail::record_published_ns);
   }

@@ -7,6 +7,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 
 #include "ackring/delivery.hpp"
 
@@ -27,10 +28,18 @@ class Subscriber {
   /// for the first. The whole batch counts as taken. Give the verdict with ack_through() or ack(); views without
   /// verdict time out like any delivery. At-most-once: views are valid until the next take.
   std::size_t take_batch(std::span<DeliveryView> out, Nanoseconds timeout = Nanoseconds{0});
-  /// Acks this delivery and every earlier one of this member that has no verdict of its own.
+
+  /// Acks this delivery and every earlier one of this member that has no verdict of its own, extended or not. Any
+  /// thread. Outcome::stale if they have verdicts already.
   Outcome ack_through(const DeliveryView& last) noexcept;
+  /// Verdicts, as those of Delivery: the same units, ranges and outcomes (and Outcome::closed for a moved-from
+  /// Subscriber). From any thread, one thread at a time per view.
   Outcome ack(const DeliveryView& view) noexcept;
   Outcome nack(const DeliveryView& view) noexcept;
+  Outcome nack(const DeliveryView& view, Nanoseconds delay) noexcept;
+  Outcome reject(const DeliveryView& view, std::string_view reason = {}) noexcept;
+  /// As Delivery::extend(). From any thread at any time, also while another one gives the verdict.
+  Outcome extend(const DeliveryView& view, Nanoseconds duration) noexcept;
   [[nodiscard]] std::string_view topic(const DeliveryView& view) const noexcept;
   [[nodiscard]] std::string_view publisher(const DeliveryView& view) const noexcept;
 

@@ -44,6 +44,12 @@ std::uint32_t attempt_of(const std::byte* record) noexcept {
   return attempt != nullptr ? attempt->attempt : 1;
 }
 
+// A first delivery has no AttemptInfo: it is being delivered for the first time right now.
+std::uint64_t first_delivered_of(const std::byte* record) noexcept {
+  const shm::AttemptInfo* attempt = ring::parts(record).attempt;
+  return attempt != nullptr ? attempt->first_delivered_ns : shm::Environment::now_ns();
+}
+
 // Behind the record in a copy: topic and publisher, which are not in the record itself.
 struct CopiedNames {
   std::uint32_t topic_bytes;
@@ -136,21 +142,37 @@ std::uint32_t Delivery::attempt() const noexcept {
   return record != nullptr ? attempt_of(record) : 0;
 }
 
+std::uint64_t Delivery::first_delivered_ns() const noexcept {
+  const std::byte* record = readable();
+  return record != nullptr ? first_delivered_of(record) : 0;
+}
+
 std::uint64_t Delivery::published_ns() const noexcept {
   const std::byte* record = readable();
   return record != nullptr ? header_of(record).published_ns : 0;
 }
 
-Outcome Delivery::decide(ring::Verdict verdict) noexcept {
-  if (!member_) return Outcome::stale;
-  const Outcome outcome = member_->verdict(entry_, verdict);
+Outcome Delivery::decided(Outcome outcome) noexcept {
   member_.reset();
   if (copy_ == nullptr) record_ = nullptr;  // its bytes may be another event's soon
   return outcome;
 }
 
-Outcome Delivery::ack() noexcept { return decide(ring::Verdict::ack); }
-Outcome Delivery::nack() noexcept { return decide(ring::Verdict::nack); }
+Outcome Delivery::ack() noexcept {
+  return member_ ? decided(member_->verdict(entry_, ring::Verdict::ack)) : Outcome::stale;
+}
+Outcome Delivery::nack() noexcept {
+  return member_ ? decided(member_->verdict(entry_, ring::Verdict::nack)) : Outcome::stale;
+}
+Outcome Delivery::nack(Nanoseconds delay) noexcept {
+  return member_ ? decided(member_->nack(entry_, delay)) : Outcome::stale;
+}
+Outcome Delivery::reject(std::string_view reason) noexcept {
+  return member_ ? decided(member_->reject(entry_, reason)) : Outcome::stale;
+}
+Outcome Delivery::extend(Nanoseconds duration) noexcept {
+  return member_ ? member_->extend(entry_, duration) : Outcome::stale;
+}
 
 void Delivery::detach() {
   const std::byte* record = readable();
@@ -176,5 +198,6 @@ void Delivery::detach() {
 
 std::string_view DeliveryView::key() const noexcept { return key_of(record); }
 std::uint32_t DeliveryView::attempt() const noexcept { return attempt_of(record); }
+std::uint64_t DeliveryView::first_delivered_ns() const noexcept { return first_delivered_of(record); }
 
 }  // namespace ackring

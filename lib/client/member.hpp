@@ -49,7 +49,11 @@ class Member final : public Endpoint {
 
   [[nodiscard]] std::optional<Delivery> take(const std::shared_ptr<Member>& self, Nanoseconds timeout);
   [[nodiscard]] std::size_t take_batch(std::span<DeliveryView> out, Nanoseconds timeout);
-  [[nodiscard]] Outcome verdict(std::uint64_t entry, ring::Verdict verdict);
+  [[nodiscard]] Outcome verdict(std::uint64_t entry, ring::Verdict verdict,
+                                std::uint32_t delay_ms = ring::delay_default);
+  [[nodiscard]] Outcome nack(std::uint64_t entry, Nanoseconds delay);
+  [[nodiscard]] Outcome reject(std::uint64_t entry, std::string_view reason);
+  [[nodiscard]] Outcome extend(std::uint64_t entry, Nanoseconds duration);
   [[nodiscard]] Outcome ack_through(std::uint64_t entry);
   /// The entry's view in the ring is not used any more, though it has no verdict yet.
   void detached(std::uint64_t entry);
@@ -78,6 +82,9 @@ class Member final : public Endpoint {
     // relaxed: ordered by the park protocol (shm/park.hpp)
     if (ring_->acks_wanted.load(std::memory_order_relaxed) != 0) (void)bell_.ring();
   }
+  // Is there still a verdict to give? What to answer if not.
+  [[nodiscard]] Outcome may_decide(std::uint64_t entry) const;
+  void decided();
   void advance_released();
   void watch_bell() noexcept;
   void make_fd_readable() noexcept;

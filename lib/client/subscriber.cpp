@@ -1,6 +1,8 @@
 // The hot path of Subscriber: taking, and verdicts.
 #include "ackring/subscriber.hpp"
 
+#include <algorithm>
+#include <chrono>
 #include <cstring>
 #include <utility>
 
@@ -8,6 +10,15 @@
 
 namespace ackring {
 namespace client {
+namespace {
+
+// Whole milliseconds, never fewer than asked for; what an ack word can't hold becomes the nearest that it can.
+std::uint32_t milliseconds_of(Nanoseconds time) noexcept {
+  const std::int64_t milliseconds = std::chrono::ceil<std::chrono::milliseconds>(time).count();
+  return static_cast<std::uint32_t>(std::clamp<std::int64_t>(milliseconds, 0, ring::max_delay_ms));
+}
+
+}  // namespace
 
 inline void Member::begin_take() {
   // Views of an at-most-once member are dead at its next take.
@@ -83,32 +94,59 @@ std::optional<Delivery> Member::take(const std::shared_ptr<Member>& self, Nanose
   return delivery;
 }
 
-Outcome Member::verdict(std::uint64_t entry, ring::Verdict verdict) {
+inline Outcome Member::may_decide(std::uint64_t entry) const {
   if (!guard_.open()) [[unlikely]]
     return guard_.gone() == Gone::left ? Outcome::stale : Outcome::closed;
-  if (at_most_once_) return Outcome::ok;
-  if (entry < ack_.acked_through() || !ack_.verdict(entry, verdict)) [[unlikely]]
-    return Outcome::stale;
+  // At-most-once has no words, so every verdict is as good as the next.
+  const bool passed = !at_most_once_ && static_cast<std::int64_t>(entry - ack_.acked_through()) < 0;
+  return passed ? Outcome::stale : Outcome::ok;
+}
+
+inline void Member::decided() {
   // relaxed: see detached()
   if (detached_count_.load(std::memory_order_relaxed) != 0) [[unlikely]]
     advance_released();
   notify_exchange();
+}
+
+Outcome Member::verdict(std::uint64_t entry, ring::Verdict verdict, std::uint32_t delay_ms) {
+  const Outcome outcome = may_decide(entry);
+  if (outcome != Outcome::ok || at_most_once_) [[unlikely]]
+    return outcome;
+  if (!ack_.verdict(entry, verdict, delay_ms)) [[unlikely]]
+    return Outcome::stale;
+  decided();
   return Outcome::ok;
 }
 
+Outcome Member::nack(std::uint64_t entry, Nanoseconds delay) {
+  return verdict(entry, ring::Verdict::nack, milliseconds_of(delay));
+}
+
+Outcome Member::reject(std::uint64_t entry, std::string_view reason) {
+  const Outcome outcome = may_decide(entry);
+  if (outcome != Outcome::ok || at_most_once_) return outcome;
+  if (!ack_.reject(entry, reason)) return Outcome::stale;
+  decided();
+  return Outcome::ok;
+}
+
+Outcome Member::extend(std::uint64_t entry, Nanoseconds duration) {
+  const Outcome outcome = may_decide(entry);
+  if (outcome != Outcome::ok || at_most_once_) return outcome;
+  // No bell: nothing becomes free, and the exchange looks at the words before it lets anything time out.
+  return ack_.extend(entry, milliseconds_of(duration)) ? Outcome::ok : Outcome::stale;
+}
+
 Outcome Member::ack_through(std::uint64_t entry) {
-  if (!guard_.open()) [[unlikely]]
-    return guard_.gone() == Gone::left ? Outcome::stale : Outcome::closed;
-  if (at_most_once_) return Outcome::ok;
-  // relaxed: only this process writes it
-  if (entry < ack_.acked_through() || entry >= page_->taken.load(std::memory_order_relaxed)) [[unlikely]] {
+  const Outcome outcome = may_decide(entry);
+  if (outcome != Outcome::ok || at_most_once_) [[unlikely]]
+    return outcome;
+  const std::uint64_t taken = page_->taken.load(std::memory_order_relaxed);  // relaxed: only this process writes it
+  if (static_cast<std::int64_t>(taken - entry) <= 0) [[unlikely]]
     return Outcome::stale;
-  }
   ack_.ack_through(entry + 1);
-  // relaxed: see detached()
-  if (detached_count_.load(std::memory_order_relaxed) != 0) [[unlikely]]
-    advance_released();
-  notify_exchange();
+  decided();
   return Outcome::ok;
 }
 
@@ -163,6 +201,21 @@ Outcome Subscriber::ack(const DeliveryView& view) noexcept {
 Outcome Subscriber::nack(const DeliveryView& view) noexcept {
   if (!member_) return Outcome::closed;
   return view.record != nullptr ? member_->verdict(view.entry, ring::Verdict::nack) : Outcome::stale;
+}
+
+Outcome Subscriber::nack(const DeliveryView& view, Nanoseconds delay) noexcept {
+  if (!member_) return Outcome::closed;
+  return view.record != nullptr ? member_->nack(view.entry, delay) : Outcome::stale;
+}
+
+Outcome Subscriber::reject(const DeliveryView& view, std::string_view reason) noexcept {
+  if (!member_) return Outcome::closed;
+  return view.record != nullptr ? member_->reject(view.entry, reason) : Outcome::stale;
+}
+
+Outcome Subscriber::extend(const DeliveryView& view, Nanoseconds duration) noexcept {
+  if (!member_) return Outcome::closed;
+  return view.record != nullptr ? member_->extend(view.entry, duration) : Outcome::stale;
 }
 
 std::string_view Subscriber::topic(const DeliveryView& view) const noexcept {

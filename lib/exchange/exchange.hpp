@@ -179,7 +179,11 @@ class Exchange {
             const Attempt& attempt);
 
   void sweep_verdicts(Queue& queue, std::uint64_t now_ns);
+  static Failure failure_of(const Queue& queue, std::uint64_t entry, const ring::AckSeen& seen);
+  static void extend(Queue& queue, std::uint64_t entry, const ring::AckSeen& seen, std::uint64_t now_ns);
+  bool time_out(Queue& queue, std::uint64_t entry, std::uint64_t now_ns);
   void expire(Queue& queue, std::uint64_t now_ns);
+  void shift_deadlines(std::uint64_t excess_ns);
 
   // recover.cpp, redo.cpp
   void recover_publishers();
@@ -232,6 +236,8 @@ class Exchange {
 /// Bounds of one batch, so that no publisher and no backlog holds up the others.
 inline constexpr std::uint64_t batch_events = 256;
 inline constexpr std::uint64_t batch_bytes = 128u << 10;
+/// A tick that is later than this after the one before: X could not run, and nobody's time passed.
+inline constexpr std::uint64_t longest_gap_ns = 20'000'000;
 /// How long a full ring of a live member makes its publishers wait before its events go to the backlog: long enough for a
 /// member that shares X's core to run once, short enough for everybody else.
 inline constexpr std::uint64_t full_ring_grace_ns = 10'000'000;

@@ -334,6 +334,7 @@ void Exchange::detach_member(Queue& queue) {
     }
   }
   queue.waiting.clear();
+  queue.extended.clear();
   auto& totals = queue.ring_block.totals;
   for (std::uint64_t entry = queue.floor_entry; entry != queue.taken; ++entry) {
     ++totals[queue.state_of(entry) & ~shm::let_go_bit];

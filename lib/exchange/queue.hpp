@@ -26,6 +26,12 @@ struct TakenMark {
   std::uint64_t taken;
 };
 
+/// The last extension of a delivery that X has seen.
+struct Extension {
+  std::uint32_t count = 0;
+  std::uint64_t deadline_ns = 0;
+};
+
 /// A record of the retry log, and when it goes back.
 struct Due {
   std::uint64_t due_ns;
@@ -96,6 +102,7 @@ struct Queue {
   // What failed. `due` may hold records that have left the log; `waiting`: by entry, those whose view is still held.
   std::priority_queue<Due, std::vector<Due>, std::greater<>> due;
   std::unordered_map<std::uint64_t, std::uint64_t> waiting;
+  std::unordered_map<std::uint64_t, Extension> extended;  // by entry
   std::uint64_t dead_held = 0;  // times that a delivery could not be dead-lettered for want of room
 
   log::SegmentLog backlog;

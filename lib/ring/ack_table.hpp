@@ -4,19 +4,29 @@
 // the ack word e mod slots; the word carries the lap e / slots, so that a word left over from an earlier lap, or forged,
 // means nothing. `acked_through` acks many entries with one store. X reading a word is the moment that counts.
 //
-// Ack word: bits 0-3 verdict (0: none), 4-7 count of extensions, 8-31 delay in ms (delay_default: the subscription's
-// back-off), 32-63 low half of the lap.
+// Ack word: bits 0-3 verdict (0: none), 4-7 count of extensions, 8-31 delay in ms (of a nack; delay_default: the
+// subscription's back-off; of an extension: its duration; of a reject: where its reason is), 32-63 low half of the lap.
 //
-// Thread rules: AckWriter: take side one thread; verdicts from any thread, one at a time per entry. AckReader: X's thread.
+// An extension is no verdict: any number may come before it, none after it. An extended entry that `acked_through`
+// passes is acked, like one without a word.
+//
+// Thread rules: AckWriter: take side one thread; verdicts from any thread, one at a time per entry; extensions from any
+// thread at any time. AckReader: X's thread.
 // Invariants: 1. taken, released, acked_through and refused only grow (in signed differences, so whoever makes a page
 // starts all four at its first entry). 2. A verdict other than ack is in its word, and `refused` is beyond it, before
-// `acked_through` can pass it; so X looks at `acked_through` first, then at `refused`, then at words. 3. No word is
-// older than 2^31 laps, so that a lap's low half never means two laps (see `forget_old_laps`).
+// `acked_through` can pass it; so X looks at `acked_through` first, then at `refused`, then at words. So it is with an
+// extension, which X needs to see only while `acked_through` has not passed it: in bulk X passes it rightly. 3. No word
+// is older than 2^31 laps, so that a lap's low half never means two laps (see `forget_old_laps`). 4. A word is never
+// replaced by one of an earlier lap, nor a verdict by an extension.
 #pragma once
 
+#include <algorithm>
 #include <bit>
 #include <cstdint>
+#include <string>
+#include <string_view>
 
+#include "lib/ring/reject_reason.hpp"
 #include "lib/shm/format.hpp"
 
 namespace ackring::ring {
@@ -24,6 +34,10 @@ namespace ackring::ring {
 enum class Verdict : std::uint32_t { none = 0, ack = 1, nack = 2, reject = 3, extend = 4, returned = 5 };
 
 inline constexpr std::uint32_t delay_default = 0xffffff;
+inline constexpr std::uint32_t max_delay_ms = 0xfffffe;  // 4 h 39 min
+
+/// Does it settle the delivery?
+constexpr bool is_final(Verdict verdict) noexcept { return verdict != Verdict::none && verdict != Verdict::extend; }
 
 struct AckWord {
   static constexpr std::uint64_t make(std::uint64_t lap, Verdict verdict, std::uint32_t delay_ms = delay_default,
@@ -32,14 +46,37 @@ struct AckWord {
            static_cast<std::uint64_t>(verdict);
   }
   static constexpr Verdict verdict(std::uint64_t word) noexcept { return static_cast<Verdict>(word & 0xf); }
+  static constexpr std::uint32_t count(std::uint64_t word) noexcept {
+    return static_cast<std::uint32_t>(word >> 4) & 0xf;
+  }
+  static constexpr std::uint32_t delay(std::uint64_t word) noexcept {
+    return static_cast<std::uint32_t>(word >> 8) & 0xffffff;
+  }
   static constexpr bool of_lap(std::uint64_t word, std::uint64_t lap) noexcept {
     return (word >> 32) == (lap & 0xffffffff);
   }
+  /// May a word of lap `lap` not replace `word`? It may not if that one is a verdict of this lap, or of a later one.
+  static constexpr bool keeps(std::uint64_t word, std::uint64_t lap) noexcept {
+    const auto newer =
+        static_cast<std::int32_t>(static_cast<std::uint32_t>(word >> 32) - static_cast<std::uint32_t>(lap));
+    if (newer < 0) [[likely]]
+      return false;
+    return newer == 0 ? is_final(verdict(word)) : word != 0;
+  }
+};
+
+/// What X reads of a word, at once.
+struct AckSeen {
+  Verdict verdict = Verdict::none;
+  std::uint32_t delay = 0;  // ms of a nack or an extension; of a reject: what reason() wants
+  std::uint32_t count = 0;  // of extensions, modulo 16: another one than at the last look is a new extension
 };
 
 /// Bytes of the file of an ack page with `slots` (power of two) words.
 constexpr std::size_t ack_page_bytes(std::uint64_t slots) noexcept {
-  return shm::page_bytes + slots * sizeof(shm::Word64);
+  constexpr std::size_t reasons = shm::reject_reasons * sizeof(shm::RejectReason);
+  static_assert(reasons % shm::page_bytes == 0);
+  return reasons_offset(slots) + reasons;
 }
 
 /// The member's side.
@@ -49,6 +86,8 @@ class AckWriter {
   explicit AckWriter(shm::AckPage* page) noexcept
       : page_(page),
         words_(reinterpret_cast<shm::Word64*>(reinterpret_cast<std::byte*>(page) + shm::page_bytes)),
+        reasons_(
+            reinterpret_cast<shm::RejectReason*>(reinterpret_cast<std::byte*>(page) + reasons_offset(page->slots))),
         mask_(page->slots - 1),
         shift_(static_cast<std::uint32_t>(std::countr_zero(page->slots))),
         next_forget_(page->taken.load(std::memory_order_relaxed) +  // relaxed: only this process writes it
@@ -65,17 +104,41 @@ class AckWriter {
   void released(std::uint64_t entry) {
     page_->released.store(entry, std::memory_order_release);  // release(ack.released): the reads of the views are over
   }
-  /// False: this entry has a verdict already.
+  /// Gives a final verdict. False: this entry has one already, or its word belongs to a later entry.
   bool verdict(std::uint64_t entry, Verdict verdict, std::uint32_t delay_ms = delay_default) {
     shm::Word64& word = words_[entry & mask_];
     const std::uint64_t lap = entry >> shift_;
     const std::uint64_t old = word.load(std::memory_order_relaxed);  // relaxed: only this process writes the word
-    if (AckWord::of_lap(old, lap) && AckWord::verdict(old) != Verdict::none) return false;
+    if (AckWord::keeps(old, lap)) return false;
     word.store(AckWord::make(lap, verdict, delay_ms),
                std::memory_order_release);  // release(ack.word): views are let go
     if (verdict != Verdict::ack) {
       page_->refused.raise(entry + 1, std::memory_order_release);  // release(ack.refused): the word before it
     }
+    return true;
+  }
+  /// The verdict `reject`, with a reason that X can read (see reject_reason.hpp). False as above.
+  bool reject(std::uint64_t entry, std::string_view reason) {
+    if (decided(entry)) return false;  // a slot less in use
+    const std::uint32_t where = write_reason(*page_, reasons_, entry, reason);
+    return verdict(entry, Verdict::reject, where);  // release(ack.word): the reason as well
+  }
+  /// The entry is being worked on: not final. `duration_ms` counts from X's look at the word, 1 to max_delay_ms (what is
+  /// outside is moved to the nearer end). False as above. X can't tell 16 extensions between two looks from none.
+  bool extend(std::uint64_t entry, std::uint32_t duration_ms) {
+    shm::Word64& word = words_[entry & mask_];
+    const std::uint64_t lap = entry >> shift_;
+    const std::uint32_t delay = std::clamp<std::uint32_t>(duration_ms, 1, max_delay_ms);
+    while (true) {
+      const std::uint64_t old = word.load(std::memory_order_relaxed);  // relaxed: only this process writes the word
+      if (AckWord::keeps(old, lap)) return false;
+      const bool again = AckWord::of_lap(old, lap) && AckWord::verdict(old) == Verdict::extend;
+      const std::uint32_t count = again ? AckWord::count(old) + 1 : 1;
+      // relaxed: it lets go of nothing. An exchange, so that a verdict which another thread stores meanwhile stays.
+      if (word.compare_exchange(old, AckWord::make(lap, Verdict::extend, delay, count), std::memory_order_relaxed))
+        break;
+    }
+    page_->refused.raise(entry + 1, std::memory_order_release);  // release(ack.refused): the word before it
     return true;
   }
   /// Acks every entry below `entry` that has no verdict of its own. Any thread.
@@ -85,10 +148,10 @@ class AckWriter {
   [[nodiscard]] std::uint64_t acked_through() const noexcept {
     return page_->acked_through.load(std::memory_order_relaxed);  // relaxed: only this process writes it
   }
-  /// Has the entry a verdict of its own?
+  /// Has the entry a final verdict of its own?
   [[nodiscard]] bool decided(std::uint64_t entry) const noexcept {
     const std::uint64_t word = words_[entry & mask_].load(std::memory_order_relaxed);  // relaxed: own process's word
-    return AckWord::of_lap(word, entry >> shift_) && AckWord::verdict(word) != Verdict::none;
+    return AckWord::keeps(word, entry >> shift_);
   }
   [[nodiscard]] shm::Word32& parked() noexcept { return page_->parked; }
 
@@ -111,6 +174,7 @@ class AckWriter {
 
   shm::AckPage* page_ = nullptr;
   shm::Word64* words_ = nullptr;
+  shm::RejectReason* reasons_ = nullptr;
   std::uint64_t mask_ = 0;
   std::uint32_t shift_ = 0;
   std::uint64_t next_forget_ = 0;  // entry at which words of old laps are cleared next; used by the taking thread
@@ -123,6 +187,8 @@ class AckReader {
   AckReader(const shm::AckPage* page, std::uint64_t slots) noexcept
       : page_(page),
         words_(reinterpret_cast<const shm::Word64*>(reinterpret_cast<const std::byte*>(page) + shm::page_bytes)),
+        reasons_(reinterpret_cast<const shm::RejectReason*>(reinterpret_cast<const std::byte*>(page) +
+                                                            reasons_offset(slots))),
         mask_(slots - 1),
         shift_(static_cast<std::uint32_t>(std::countr_zero(slots))) {}
 
@@ -139,14 +205,23 @@ class AckReader {
   [[nodiscard]] std::uint64_t refused() const noexcept {
     return page_->refused.load(std::memory_order_acquire);  // acquire(ack.refused): words below may refuse
   }
-  /// Verdict of an entry, and its delay; none if the word is of another lap. One read.
-  [[nodiscard]] Verdict verdict(std::uint64_t entry, std::uint32_t* delay_ms = nullptr) const noexcept {
+  /// What the word of an entry says; nothing if it is of another lap, or nobody defined it. One read.
+  [[nodiscard]] AckSeen seen(std::uint64_t entry) const noexcept {
     const std::uint64_t word =
         words_[entry & mask_].load(std::memory_order_acquire);  // acquire(ack.word): the view's bytes may be reused
-    if (!AckWord::of_lap(word, entry >> shift_)) return Verdict::none;
-    if (delay_ms != nullptr) *delay_ms = static_cast<std::uint32_t>(word >> 8) & 0xffffff;
     const Verdict verdict = AckWord::verdict(word);
-    return verdict <= Verdict::returned ? verdict : Verdict::none;
+    if (!AckWord::of_lap(word, entry >> shift_) || verdict == Verdict::none || verdict > Verdict::returned) return {};
+    return {verdict, AckWord::delay(word), AckWord::count(word)};
+  }
+  /// The final verdict of an entry; none while there is only an extension, which seen() tells.
+  [[nodiscard]] Verdict verdict(std::uint64_t entry) const noexcept {
+    const Verdict verdict = seen(entry).verdict;
+    return is_final(verdict) ? verdict : Verdict::none;
+  }
+  /// Why an entry was rejected, given the delay of seen(); printable, up to 119 bytes. Empty: no reason, or its slot was
+  /// used again since.
+  [[nodiscard]] std::string reason(std::uint64_t entry, std::uint32_t delay) const {
+    return read_reason(reasons_, entry, delay);
   }
   /// Does the member sleep?
   [[nodiscard]] bool parked() const noexcept {
@@ -156,6 +231,7 @@ class AckReader {
  private:
   const shm::AckPage* page_ = nullptr;
   const shm::Word64* words_ = nullptr;
+  const shm::RejectReason* reasons_ = nullptr;
   std::uint64_t mask_ = 0;
   std::uint32_t shift_ = 0;
 };

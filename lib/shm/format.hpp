@@ -355,9 +355,19 @@ struct AckPage {
   std::array<std::uint8_t, 56> padding3;
   alignas(64) Word32 parked;  // 1: the member sleeps, ring its bell after a delivery
   std::array<std::uint8_t, 60> padding4;
-  std::array<std::uint8_t, 3648> padding5;
-  // at page_bytes: `slots` ack words (Word64)
+  alignas(64) Word64 reasons;  // reject reasons begun: the next one takes this slot, modulo reject_reasons
+  std::array<std::uint8_t, 3640> padding5;
+  // at page_bytes: `slots` ack words (Word64), rounded up to pages; then reject_reasons of RejectReason
 };
+
+/// Why a delivery was rejected. Slots are used again in turn; one counts only for the entry that it names.
+struct RejectReason {
+  Word64 entry;                 // entry number + 1; 0: none
+  std::array<Word64, 15> text;  // up to 119 bytes, zeros behind them
+};
+inline constexpr std::size_t reject_reasons = 64;
+inline constexpr std::size_t reject_reason_bytes = 119;
+inline constexpr std::uint64_t reject_reason_busy = ~std::uint64_t{0};  // in `entry`: the text is being written
 
 // ------------------------------------------------------------------------------------------------------------------ log
 

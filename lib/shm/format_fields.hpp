@@ -205,7 +205,11 @@
   F(AckPage, padding3, 328, 56) \
   F(AckPage, parked, 384, 4) \
   F(AckPage, padding4, 388, 60) \
-  F(AckPage, padding5, 448, 3648) \
+  F(AckPage, reasons, 448, 8) \
+  F(AckPage, padding5, 456, 3640) \
+  S(RejectReason, 128) \
+  F(RejectReason, entry, 0, 8) \
+  F(RejectReason, text, 8, 120) \
   S(LogSegment, 192) \
   F(LogSegment, header, 0, 128) \
   F(LogSegment, padding, 128, 64)

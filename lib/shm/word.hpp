@@ -36,6 +36,12 @@ class Word {
     }
   }
 
+  /// The value before. For words that several threads of one process write.
+  T fetch_add(T value, std::memory_order order) {
+    Environment::before_store(this, sizeof(T));
+    return value_.fetch_add(value, order);
+  }
+
   bool compare_exchange(T expected, T desired, std::memory_order order) {
     Environment::before_store(this, sizeof(T));
     // relaxed: of a failure the caller learns only that it failed.

@@ -86,13 +86,15 @@ struct PlayedMember {
                                   made->slots = slots;
                                   made->start_entry = entry;
                                 });
-    page = shm::Segment::create(exchange.directory, "page", SegmentKind::ack_page, ring::ack_page_bytes(slots), 1, 0,
-                                [&](std::byte* base) {
-                                  auto* made = reinterpret_cast<shm::AckPage*>(base);
-                                  made->slots = slots;
-                                  made->start_entry = entry;
-                                  made->taken.store(entry, std::memory_order_relaxed);
-                                });
+    page = shm::Segment::create(
+        exchange.directory, "page", SegmentKind::ack_page, ring::ack_page_bytes(slots), 1, 0, [&](std::byte* base) {
+          auto* made = reinterpret_cast<shm::AckPage*>(base);
+          made->slots = slots;
+          made->start_entry = entry;
+          for (auto* word : {&made->taken, &made->released, &made->acked_through, &made->refused}) {
+            word->store(entry, std::memory_order_relaxed);
+          }
+        });
     auto ends = shm::Bell::make_pair();
     bell = std::move(ends.first);
     member->adopt(shm::Segment::attach(exchange.directory, "ring", SegmentKind::member_ring, shm::Access::read_only),
@@ -103,15 +105,18 @@ struct PlayedMember {
   }
   [[nodiscard]] shm::MemberRing& words() const { return *ring.as<shm::MemberRing>(); }
   [[nodiscard]] shm::AckPage& page_words() const { return *page.as<shm::AckPage>(); }
-  void deliver(std::string_view payload, bool commit = true) {
+  void deliver(std::string_view payload, bool commit = true, const shm::AttemptInfo* attempt = nullptr) {
     shm::RecordHeader header{};
-    header.bytes = static_cast<std::uint32_t>(ring::record_bytes(payload.size(), 0, 0));
+    const std::size_t attempt_bytes = attempt != nullptr ? sizeof *attempt : 0;
+    header.bytes = static_cast<std::uint32_t>(ring::record_bytes(payload.size() + attempt_bytes, 0, 0));
+    header.flags = attempt != nullptr ? shm::flag_attempt : 0;
     header.kind = static_cast<std::uint16_t>(shm::RecordKind::event);
     header.payload_bytes = static_cast<std::uint32_t>(payload.size());
     header.sequence = header.delivery = ++deliveries;
     std::byte* record = writer.claim(header.bytes);
     std::memcpy(record, &header, sizeof header);
-    if (!payload.empty()) std::memcpy(record + sizeof header, payload.data(), payload.size());
+    if (attempt != nullptr) std::memcpy(record + sizeof header, attempt, sizeof *attempt);
+    if (!payload.empty()) std::memcpy(record + sizeof header + attempt_bytes, payload.data(), payload.size());
     writer.advance(header.bytes);
     if (commit) writer.commit();
   }

@@ -154,6 +154,48 @@ TEST_CASE("a nacked, a timed-out and an abandoned delivery come again with the n
   CHECK(row_of(world.stat(), "s")["lag"] == 0);
 }
 
+TEST_CASE("an extension is no verdict: nothing comes again for it, and every verdict may follow") {
+  World world;
+  SubscriptionOptions options;
+  options.ack_timeout = std::chrono::milliseconds(50);
+  auto member = world.member("s", {"#"}, options);
+  ring::AckWriter acks(member.page());
+  auto publisher = world.publisher();
+  for (int i = 0; i < 4; ++i) publisher.publish("a", std::to_string(i));
+  world.run();
+  std::vector<Seen> taken(4);
+  for (Seen& seen : taken) REQUIRE(member.take(seen));
+  for (const Seen& seen : taken) REQUIRE(acks.extend(seen.entry, 1));
+  Seen seen;
+  for (int i = 0; i < 3; ++i) world.tick();
+  CHECK_FALSE(member.take(seen));
+  CHECK(row_of(world.stat(), "s")["in_flight"] == 4);
+  member.ack_through(taken[1].entry);
+  CHECK(member.verdict(taken[2].entry, ring::Verdict::ack));
+  world.tick();
+  CHECK(row_of(world.stat(), "s")["acked"] == 3);
+  CHECK(row_of(world.stat(), "s")["in_flight"] == 1);
+  // The last one is extended by a millisecond only: it times out like any other, once, and its view pins its bytes.
+  const std::uint64_t floor = world.x->find_queue("s")->floor_entry;
+  for (int i = 0; i < 40; ++i) world.tick();
+  CHECK(row_of(world.stat(), "s")["timed_out"] == 1);
+  CHECK(world.x->find_queue("s")->floor_entry == floor);
+  CHECK(acks.extend(taken[3].entry, 1));  // too late for this attempt
+  world.tick();
+  CHECK(world.x->find_queue("s")->floor_entry == floor);
+  REQUIRE(member.take(seen));
+  CHECK(seen.delivery == 4);
+  CHECK(seen.attempt == 2);
+  member.verdict(seen.entry, ring::Verdict::ack);
+  member.verdict(taken[3].entry, ring::Verdict::nack);
+  world.tick();
+  const auto row = row_of(world.stat(), "s");
+  CHECK(row["acked"] == 4);
+  CHECK(row["timed_out"] == 1);
+  CHECK(row["nacked"] == 0);
+  CHECK(row["lag"] == 0);
+}
+
 TEST_CASE("a view that is held past its time-out pins its bytes (F47)") {
   World world;
   SubscriptionOptions options = small();

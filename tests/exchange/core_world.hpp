@@ -121,6 +121,11 @@ class CoreMember {
     return true;
   }
   bool verdict(std::uint64_t entry, ring::Verdict verdict) { return writer_.verdict(entry, verdict); }
+  bool nack(std::uint64_t entry, std::uint32_t delay_ms) {
+    return writer_.verdict(entry, ring::Verdict::nack, delay_ms);
+  }
+  bool reject(std::uint64_t entry, const std::string& reason) { return writer_.reject(entry, reason); }
+  bool extend(std::uint64_t entry, std::uint32_t ms) { return writer_.extend(entry, ms); }
   void ack_through(std::uint64_t entry) { writer_.ack_through(entry + 1); }
   void release() { writer_.released(entry_); }
   shm::AckPage* page() { return acks_.as<shm::AckPage>(); }

@@ -320,3 +320,72 @@ TEST_CASE("retries wait while nobody is there, and space is given back in the en
   CHECK(row_of(world.stat(), "s")["acked"] == 9'000);
   CHECK(world.x->find_queue("s")->retry.file_bytes() == 0);
 }
+
+TEST_CASE("a nack may name its delay, a reject its reason") {
+  World world;
+  auto member = world.member("s", {"#"}, exact());
+  auto publisher = world.publisher();
+  for (int i = 0; i < 2; ++i) publisher.publish("a", "x");
+  world.run();
+  Seen later;
+  Seen never;
+  REQUIRE(member.take(later));
+  REQUIRE(member.take(never));
+  member.nack(later.entry, 1'000);
+  member.reject(never.entry, "no such order");
+  world.tick(0);
+  const std::uint64_t from = world.now_ns;
+  const std::vector<Dead> dead = dead_letters(world, "s");
+  REQUIRE(dead.size() == 1);
+  CHECK(dead[0].reason == "rejected: no such order");
+  Seen seen;
+  while (!member.take(seen)) {
+    world.tick();
+    REQUIRE(world.now_ns - from <= 1'005 * ms);
+  }
+  CHECK(world.now_ns - from >= 1'000 * ms);
+  CHECK(seen.delivery == 1);
+  CHECK(world.x->requeue_dead(*world.x->find_queue("s"), {.reason = "rejected"}, world.now_ns).done == 1);
+}
+
+TEST_CASE("an extension keeps one delivery from timing out, as often as it is given; not its neighbour") {
+  World world;
+  auto member = world.member("s", {"#"}, exact());  // time-out: 50 ms
+  auto publisher = world.publisher();
+  for (int i = 0; i < 2; ++i) publisher.publish("a", "x");
+  world.run();
+  Seen extended;
+  Seen neighbour;
+  REQUIRE(member.take(extended));
+  REQUIRE(member.take(neighbour));
+  for (int i = 0; i < 40; ++i) {
+    if (i % 10 == 0) CHECK(member.extend(extended.entry, 100));
+    world.tick();
+  }
+  auto row = row_of(world.stat(), "s");
+  CHECK(row["timed_out"] == 1);
+  CHECK(row["in_flight"].get<std::uint64_t>() + row["retry_waiting"].get<std::uint64_t>() +
+            row["queued"].get<std::uint64_t>() ==
+        2);
+  for (int i = 0; i < 22; ++i) world.tick();  // the last extension ends
+  CHECK(row_of(world.stat(), "s")["timed_out"] >= 2);
+  member.verdict(extended.entry, ring::Verdict::ack);  // late, and it counts: the retry waits for its back-off
+  world.tick();
+  CHECK(row_of(world.stat(), "s")["acked"] == 1);
+}
+
+TEST_CASE("an exchange that could not run for an hour lets nothing time out for it (F17)") {
+  World world;
+  auto member = world.member("s", {"#"}, exact());
+  auto publisher = world.publisher();
+  publisher.publish("a", "x");
+  world.run();
+  Seen seen;
+  REQUIRE(member.take(seen));
+  for (int i = 0; i < 5; ++i) world.tick();
+  world.tick(3'600'000 * ms);
+  CHECK(row_of(world.stat(), "s")["timed_out"] == 0);
+  member.verdict(seen.entry, ring::Verdict::ack);
+  world.tick();
+  CHECK(row_of(world.stat(), "s")["acked"] == 1);
+}

@@ -6,55 +6,11 @@
 #include <thread>
 #include <vector>
 
-#include "lib/ring/ack_table.hpp"
+#include "tests/ring/ack_page.hpp"
 #include "tests/ring/ring_memory.hpp"
 
 namespace ackring::test {
 namespace {
-
-using ring::AckReader;
-using ring::AckWord;
-using ring::AckWriter;
-using ring::Verdict;
-
-// An ack page as its maker leaves it: zero words, and all four counters at the first entry.
-class Page {
- public:
-  explicit Page(std::uint64_t slots, std::uint64_t start = 0)
-      : slots_(slots), memory_((ring::ack_page_bytes(slots) + shm::page_bytes - 1) / shm::page_bytes) {
-    page().slots = slots;
-    page().start_entry = start;
-    for (shm::Word64* word : {&page().taken, &page().released, &page().acked_through, &page().refused}) {
-      word->store(start, std::memory_order_relaxed);  // relaxed: nobody else has the page yet
-    }
-  }
-  [[nodiscard]] shm::AckPage& page() { return *reinterpret_cast<shm::AckPage*>(memory_.data()); }
-  [[nodiscard]] AckWriter writer() { return AckWriter(&page()); }
-  [[nodiscard]] AckReader reader() { return {&page(), slots_}; }
-  [[nodiscard]] shm::Word64& word(std::uint64_t slot) {
-    return reinterpret_cast<shm::Word64*>(reinterpret_cast<std::byte*>(memory_.data()) + shm::page_bytes)[slot];
-  }
-  void forge(std::uint64_t slot, std::uint64_t value) {
-    word(slot).store(value, std::memory_order_relaxed);  // relaxed: one thread
-  }
-
- private:
-  struct alignas(shm::page_bytes) Bytes {
-    std::array<std::byte, shm::page_bytes> bytes{};
-  };
-  std::uint64_t slots_;
-  std::vector<Bytes> memory_;
-};
-
-// Entries whose lap is near 0, 2^31, 2^32, and the last one, with `slots` words.
-std::vector<std::uint64_t> entries_near_wraps(std::uint64_t slots) {
-  return {0,
-          slots,
-          (std::uint64_t{1} << 31) * slots - 2,
-          (std::uint64_t{1} << 32) * slots - 2,
-          (std::uint64_t{1} << 63) - 2,
-          std::uint64_t{0} - 2};
-}
 
 TEST_CASE("each verdict and delay arrives, for its entry only") {
   for (const std::uint64_t slots : {1, 2, 8, 1024}) {
@@ -70,12 +26,15 @@ TEST_CASE("each verdict and delay arrives, for its entry only") {
         REQUIRE(reader.taken() == entry + 1);
         REQUIRE(reader.verdict(entry) == Verdict::none);
         REQUIRE_FALSE(writer.decided(entry));
-        const auto verdict = static_cast<Verdict>(1 + n % 5);
+        constexpr std::array verdicts{Verdict::ack, Verdict::nack, Verdict::reject, Verdict::returned};
+        const Verdict verdict = verdicts[n % verdicts.size()];
         const std::uint32_t delay = n % 3 == 0 ? ring::delay_default : static_cast<std::uint32_t>(n & 0xffffff);
         REQUIRE(writer.verdict(entry, verdict, delay));
-        std::uint32_t seen = 0;
-        REQUIRE(reader.verdict(entry, &seen) == verdict);
-        REQUIRE(seen == delay);
+        REQUIRE(reader.verdict(entry) == verdict);
+        const AckSeen seen = reader.seen(entry);
+        REQUIRE(seen.verdict == verdict);
+        REQUIRE(seen.delay == delay);
+        REQUIRE(seen.count == 0);
         REQUIRE(writer.decided(entry));
         REQUIRE(reader.verdict(entry + slots) == Verdict::none);  // the next lap
         REQUIRE(reader.verdict(entry - slots) == Verdict::none);  // the one before
@@ -92,11 +51,15 @@ TEST_CASE("a second verdict is refused, and the first one stays") {
     CHECK(writer.verdict(start, Verdict::nack, 250));
     CHECK_FALSE(writer.verdict(start, Verdict::ack));
     CHECK_FALSE(writer.verdict(start, Verdict::nack, 1));
-    std::uint32_t delay = 0;
-    CHECK(reader.verdict(start, &delay) == Verdict::nack);
-    CHECK(delay == 250);
+    CHECK(reader.verdict(start) == Verdict::nack);
+    CHECK(reader.seen(start).delay == 250);
     CHECK(writer.verdict(start + 4, Verdict::ack));  // the same slot, the next lap
     CHECK_FALSE(writer.verdict(start + 4, Verdict::nack));
+    CHECK(reader.verdict(start + 4) == Verdict::ack);
+    // A verdict for an entry of the lap before is refused, and does not touch the later one's (F30).
+    CHECK_FALSE(writer.verdict(start, Verdict::nack));
+    CHECK_FALSE(writer.reject(start, "late"));
+    CHECK_FALSE(writer.extend(start, 1));
     CHECK(reader.verdict(start + 4) == Verdict::ack);
   }
 }
@@ -115,7 +78,9 @@ TEST_CASE("words with verdicts that nobody defined are none") {
   for (std::uint64_t verdict = 0; verdict < 16; ++verdict) {
     page.forge(3, std::uint64_t{5} << 32 | 0x1234560 | verdict);
     const std::uint64_t entry = 5 * 8 + 3;
-    CHECK(reader.verdict(entry) == (verdict <= 5 ? static_cast<Verdict>(verdict) : Verdict::none));
+    const Verdict known = verdict <= 5 ? static_cast<Verdict>(verdict) : Verdict::none;
+    CHECK(reader.seen(entry).verdict == known);
+    CHECK(reader.verdict(entry) == (known == Verdict::extend ? Verdict::none : known));
     for (const std::uint64_t lap : {0, 4, 6}) CHECK(reader.verdict(lap * 8 + 3) == Verdict::none);
   }
   page.forge(3, ~std::uint64_t{0});

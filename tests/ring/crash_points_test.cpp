@@ -112,7 +112,7 @@ TEST_CASE("a writer may die before any store of claim, advance and commit") {
 TEST_CASE("a member may die before any store of its verdicts: what X sees is what was given") {
   for (std::uint64_t n = 0; n <= 5; ++n) {
     CAPTURE(n);
-    alignas(shm::page_bytes) static std::array<std::byte, 2 * shm::page_bytes> bytes;
+    alignas(shm::page_bytes) static std::array<std::byte, ring::ack_page_bytes(8)> bytes;
     bytes.fill(std::byte{0});
     auto& page = *reinterpret_cast<shm::AckPage*>(bytes.data());
     page.slots = 8;
@@ -134,6 +134,39 @@ TEST_CASE("a member may die before any store of its verdicts: what X sees is wha
     CHECK((reader.verdict(1) == ring::Verdict::nack) == (n > 2));
     CHECK(reader.refused() == (n > 3 ? 2 : 0));
     CHECK(reader.acked_through() == (n > 4 ? 3 : 0));
+  }
+}
+
+TEST_CASE(
+    "a member may die before any store of an extended reject: X sees nothing, an extension, or the whole reject") {
+  bool done = false;
+  for (std::uint64_t n = 0; !done; ++n) {
+    CAPTURE(n);
+    REQUIRE(n < 40);
+    alignas(shm::page_bytes) static std::array<std::byte, ring::ack_page_bytes(8)> bytes;
+    bytes.fill(std::byte{0});
+    auto& page = *reinterpret_cast<shm::AckPage*>(bytes.data());
+    page.slots = 8;
+    ring::AckWriter writer(&page);
+    const ring::AckReader reader(&page, 8);
+    try {
+      DieBefore hook(n);
+      writer.extend(3, 20);
+      writer.reject(3, "no such customer");
+      done = true;
+    } catch (const Death&) {
+    }
+    const ring::AckSeen seen = reader.seen(3);
+    const std::string reason = reader.reason(3, seen.delay);
+    if (seen.verdict == ring::Verdict::reject) {
+      CHECK(reason == "no such customer");
+      CHECK(reader.refused() == 4);
+    } else {
+      CHECK(reason.empty());
+      CHECK(seen.verdict == (n == 0 ? ring::Verdict::none : ring::Verdict::extend));
+      CHECK(reader.refused() == (n < 2 ? 0 : 4));
+    }
+    CHECK((seen.verdict == ring::Verdict::reject) >= done);
   }
 }
 

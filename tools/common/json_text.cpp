@@ -5,6 +5,8 @@
 
 #include <nlohmann/json.hpp>
 
+#include "lib/shm/utf8.hpp"
+
 namespace ackring::tools {
 namespace {
 
@@ -54,25 +56,8 @@ bool is_json(std::string_view text) {
 
 bool is_utf8(std::string_view text) noexcept {
   for (std::size_t at = 0; at < text.size();) {
-    const auto lead = static_cast<std::uint8_t>(text[at]);
-    if (lead < 0x80) {
-      ++at;
-      continue;
-    }
-    const std::size_t length = lead >= 0xc2 && lead <= 0xdf ? 2 : lead >= 0xe0 && lead <= 0xef ? 3 : 4;
-    if (lead < 0xc2 || lead > 0xf4 || at + length > text.size()) return false;
-    for (std::size_t i = 1; i < length; ++i) {
-      const auto next = static_cast<std::uint8_t>(text[at + i]);
-      std::uint8_t low = 0x80;
-      std::uint8_t high = 0xbf;
-      if (i == 1) {  // the second byte rules out overlong forms, surrogates and what lies beyond U+10FFFF
-        if (lead == 0xe0) low = 0xa0;
-        if (lead == 0xed) high = 0x9f;
-        if (lead == 0xf0) low = 0x90;
-        if (lead == 0xf4) high = 0x8f;
-      }
-      if (next < low || next > high) return false;
-    }
+    const std::size_t length = shm::utf8_bytes(text, at);
+    if (length == 0) return false;
     at += length;
   }
   return true;
