@@ -144,7 +144,10 @@ TEST_CASE("an extension does not release the view, a detached one is released as
 TEST_CASE("attempt, first delivery and the redelivered flag are on each delivery") {
   PlayedExchange exchange;
   PlayedMember played(exchange, 4096);
-  const shm::AttemptInfo third{123'456'789, 3, 1};
+  shm::AttemptInfo third{};
+  third.first_delivered_ns = 123'456'789;
+  third.attempt = 3;
+  third.cause = 1;
   played.deliver("first");
   played.deliver("third", true, &third);
   const std::uint64_t before = shm::Environment::now_ns();
