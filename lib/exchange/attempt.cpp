@@ -37,6 +37,15 @@ void end_attempt(Attempt& attempt, shm::DeliveryState cause, std::uint64_t now_n
   attempt.past[info.history++] = {now_ns, info.attempt, static_cast<std::uint32_t>(cause)};
 }
 
+void shorten_history(Attempt& attempt, const ring::EventParts& event, std::uint64_t most) noexcept {
+  const std::uint64_t bytes = rewritten_bytes(event, attempt, nullptr);
+  if (bytes <= most) return;
+  const std::uint64_t too_many = std::min<std::uint64_t>(
+      (bytes - most + sizeof(shm::PastAttempt) - 1) / sizeof(shm::PastAttempt), attempt.info.history);
+  std::move(attempt.past.begin() + static_cast<std::ptrdiff_t>(too_many), attempt.past.end(), attempt.past.begin());
+  attempt.info.history = static_cast<std::uint16_t>(attempt.info.history - too_many);
+}
+
 std::string_view reason_of(const ring::EventParts& event) noexcept {
   if (event.later == nullptr) return {};
   return {reinterpret_cast<const char*>(event.payload) + body_bytes(*event.header), event.later->reason_bytes};

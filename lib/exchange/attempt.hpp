@@ -43,6 +43,10 @@ struct Failure {
   std::string reason = {};  // of a rejection
 };
 
+/// Forgets the oldest notes until the record of a redelivery takes at most `most` bytes: an event may fill a quarter of
+/// its ring, and is delivered all the same.
+void shorten_history(Attempt& attempt, const ring::EventParts& event, std::uint64_t most) noexcept;
+
 /// What stands in the LaterInfo of a record of a retry or dead-letter log.
 struct Later {
   std::uint64_t due_ns = 0;

@@ -55,7 +55,7 @@ struct Queue {
   std::uint64_t entries = 0;      // entry number behind the last record written
   std::uint64_t floor_entry = 0;  // entries below are reusable
   std::uint64_t slot_mask = 0;
-  std::uint64_t largest_record = 0;  // a quarter of the member ring, less room for AttemptInfo and history
+  std::uint64_t largest_record = 0;  // a quarter of the member ring, less room for AttemptInfo
   // The window: what this transaction may write into the ring without another look at anything. Closed: both 0.
   std::uint64_t window_bytes = 0;
   std::uint64_t window_entries = 0;

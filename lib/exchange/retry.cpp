@@ -76,6 +76,7 @@ std::uint64_t Exchange::append_retry(Queue& queue, const ring::EventParts& event
 bool Exchange::redeliver(Queue& queue, std::uint64_t entry, const Failure& failure, const ring::EventParts& event,
                          Attempt attempt) {
   ++attempt.info.attempt;
+  shorten_history(attempt, event, queue.options.ring_bytes / 4);
   const std::uint64_t bytes = rewritten_bytes(event, attempt, nullptr);
   if (!place_ready(queue, bytes)) return false;
   begin(TransactionKind::redeliver, queue.id, entry, state_byte(failure.cause, failure.let_go));
@@ -106,6 +107,7 @@ void Exchange::release_due(Queue& queue, std::uint64_t now_ns) {
     const ring::EventParts event = ring::parts(reinterpret_cast<const std::byte*>(record));
     Attempt attempt = attempt_of(event);
     ++attempt.info.attempt;
+    shorten_history(attempt, event, queue.options.ring_bytes / 4);
     const std::uint64_t bytes = rewritten_bytes(event, attempt, nullptr);
     if (!place_ready(queue, bytes)) break;
     begin(TransactionKind::release, queue.id, position, 0);

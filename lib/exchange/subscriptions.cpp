@@ -65,7 +65,7 @@ Queue& Exchange::add_queue(std::unique_ptr<Queue> queue) {
   const std::uint32_t index = free_indexes_.back();
   free_indexes_.pop_back();
   queue->index = index;
-  queue->largest_record = queue->options.ring_bytes / 4 - shm::max_attempt_bytes;
+  queue->largest_record = queue->options.ring_bytes / 4 - sizeof(shm::AttemptInfo);
   routes_.add(queue->options.patterns, queue->index);
   if (!queue->options.name.empty()) by_name_[queue->options.name] = queue.get();
   by_id_[queue->id] = queue.get();

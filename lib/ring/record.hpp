@@ -23,10 +23,10 @@ constexpr std::uint64_t record_bytes(std::uint64_t payload, std::uint64_t key, s
   return align_record(sizeof(RecordHeader) + payload + key + headers);
 }
 
-/// Largest payload + key + headers that fits a ring: a record takes at most a quarter of it, less room for AttemptInfo
-/// and the history behind it, so that a redelivery of the largest event fits too.
+/// Largest payload + key + headers that fits a ring: a record takes at most a quarter of it, less room for AttemptInfo,
+/// so that a redelivery of the largest event fits too (with as much of its history as does).
 constexpr std::uint64_t max_event_bytes(std::uint64_t ring_bytes) noexcept {
-  return ring_bytes / 4 - sizeof(RecordHeader) - shm::max_attempt_bytes;
+  return ring_bytes / 4 - sizeof(RecordHeader) - sizeof(AttemptInfo);
 }
 
 /// Where the parts of an event record begin. `record` is a record this process may trust (its own, or X's).

@@ -97,7 +97,6 @@ struct PastAttempt {
   std::uint32_t cause;  // DeliveryState
 };
 inline constexpr std::size_t max_history = 16;  // the latest ones are kept
-inline constexpr std::size_t max_attempt_bytes = sizeof(AttemptInfo) + max_history * sizeof(PastAttempt);
 
 /// How a record left a retry or dead-letter log; zero as long as it is in it.
 enum class LaterState : std::uint32_t { waiting = 0, released = 1, acked = 2, requeued = 3, removed = 4 };

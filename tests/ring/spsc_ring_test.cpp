@@ -153,8 +153,8 @@ TEST_CASE("padding must fit as well: no claim overwrites what is not released") 
 TEST_CASE("the largest event takes a quarter of the ring with its AttemptInfo, and always fits an empty ring") {
   for (std::uint64_t ring_bytes = 4096; ring_bytes <= 1u << 20; ring_bytes *= 2) {
     const std::uint64_t largest = ring::max_event_bytes(ring_bytes);
-    CHECK(ring::record_bytes(largest, 0, 0) + shm::max_attempt_bytes == ring_bytes / 4);
-    CHECK(ring::record_bytes(largest + 1, 0, 0) + shm::max_attempt_bytes > ring_bytes / 4);
+    CHECK(ring::record_bytes(largest, 0, 0) + sizeof(shm::AttemptInfo) == ring_bytes / 4);
+    CHECK(ring::record_bytes(largest + 1, 0, 0) + sizeof(shm::AttemptInfo) > ring_bytes / 4);
   }
   for (std::uint64_t index = 0; index < small_ring; index += 16) {
     RingMemory memory(small_ring, std::uint64_t{0} - small_ring + index);
