@@ -30,7 +30,7 @@ struct Dead {
 
 std::vector<Dead> dead_letters(World& world, const std::string& name) {
   std::vector<Dead> all;
-  exchange::Exchange::walk_dead(*world.x->find_queue(name), [&](std::uint64_t, const ring::EventParts& event) {
+  exchange::Exchange::walk_dead(*world.x->find_queue(name), {}, [&](std::uint64_t, const ring::EventParts& event) {
     const exchange::Attempt attempt = exchange::attempt_of(event);
     Dead dead{event.header->delivery, attempt.info.attempt, std::string(exchange::reason_of(event)), {}};
     for (std::size_t i = 0; i < attempt.info.history; ++i) dead.causes.push_back(attempt.past[i].cause);
