@@ -55,17 +55,19 @@ DeadLetterResult Exchange::walk_dead(const Queue& queue, const DeadLetterFilter&
     const ring::EventParts event = ring::parts(reinterpret_cast<const std::byte*>(record));
     if (event.later == nullptr) break;
     if (position >= filter.from) {
-      const bool full = bytes + record->bytes > filter.at_most_bytes && result.done != 0;
       result.next = position;
-      if (looked_at++ == filter.at_most_looked_at || result.done == filter.at_most || full) {
+      const bool meant = later_state(*record) == LaterState::waiting && filter.matches(event);
+      const bool full =
+          result.done == filter.at_most || (result.done != 0 && bytes + record->bytes > filter.at_most_bytes);
+      if (looked_at++ == filter.at_most_looked_at || (meant && full)) {
         result.more = true;
         break;
       }
-      if (later_state(*record) == LaterState::waiting && filter.matches(event)) {
-        if (!each(position, event)) {
-          result.no_room = true;
-          break;
-        }
+      if (meant && !each(position, event)) {
+        result.no_room = true;
+        break;
+      }
+      if (meant) {
         ++result.done;
         bytes += record->bytes;
       }

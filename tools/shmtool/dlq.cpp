@@ -153,7 +153,7 @@ int purge(const Globals& globals, const DlqOptions& options) {
 
 std::uint64_t parse_positive(const std::string& text) {
   const auto number = parse_number<std::uint64_t>(text);
-  if (number == 0) throw std::invalid_argument("'0' is no such number: they begin with 1");
+  if (number == 0) throw std::invalid_argument("'0' is too small: write 1 or more");
   return number;
 }
 
@@ -163,7 +163,8 @@ void parse_id(const std::string& text, DeadLetterSelection& which) {
     which.delivery = parse_positive(text);
     return;
   }
-  if (slash == 0) throw std::invalid_argument("'" + text + "' has no publisher: write PUBLISHER/SEQUENCE");
+  if (slash == 0 || slash + 1 == text.size())
+    throw std::invalid_argument("'" + text + "' is no event: write PUBLISHER/SEQUENCE, such as shop/17");
   which.publisher = text.substr(0, slash);
   which.sequence = parse_positive(text.substr(slash + 1));
 }
@@ -182,8 +183,9 @@ void add_selection(CLI::App& command, const std::shared_ptr<DlqOptions>& options
   CLI::Option* all = command.add_flag("--all", options->all, "Every dead letter there is now");
   CLI::Option* id = add_parsed(command, "--id", "N|PUBLISHER/SEQUENCE", "The one of this delivery, or of this event",
                                [options = options.get()](const std::string& text) { parse_id(text, options->which); });
-  CLI::Option* reason = command.add_option("--reason", options->which.reason,
-                                           "Those of this reason, such as max_deliveries; rejected: with any text");
+  CLI::Option* reason =
+      command.add_option("--reason", options->which.reason,
+                         "Those of this reason, such as max_deliveries; 'rejected' means those that say why too");
   reason->check([](const std::string& text) { return text.empty() ? "a reason is missing" : ""; });
   all->excludes(id)->excludes(reason);
   id->excludes(reason);
@@ -205,7 +207,8 @@ void add_dlq(CLI::App& app, Globals& globals) {
       add_command(group, "show", "Dead letters with everything that is known of them, oldest first",
                   "Example:\n  shmtool dlq show billing --json | jq -r '.[].reason'");
   const auto shown = add(show_command, globals, show);
-  show_command.add_option("-n", shown->count, "At most this many")->check(CLI::PositiveNumber)->default_str("all");
+  add_parsed(show_command, "-n", "N", "At most this many (all)",
+             [shown = shown.get()](const std::string& text) { shown->count = parse_positive(text); });
   show_command.add_flag("--json", shown->json, "One JSON array");
 
   CLI::App& export_command =
@@ -220,7 +223,11 @@ void add_dlq(CLI::App& app, Globals& globals) {
                   "  shmtool dlq requeue billing --id 17\n  shmtool dlq requeue billing --all --rate 100");
   const auto requeued = add(requeue_command, globals, requeue);
   add_selection(requeue_command, requeued);
-  requeue_command.add_option("--rate", requeued->rate, "Dead letters per second")->check(CLI::PositiveNumber);
+  add_parsed(requeue_command, "--rate", "N", "Dead letters per second",
+             [requeued = requeued.get()](const std::string& text) {
+               requeued->rate = parse_real(text, "a rate: write a number, such as 100");
+               if (requeued->rate <= 0) throw std::invalid_argument("'" + text + "' is not above 0");
+             });
 
   CLI::App& purge_command = add_command(group, "purge", "Remove dead letters for good; all, if not told which",
                                         "Exit status 1: nothing matched.\n\nExample:\n"

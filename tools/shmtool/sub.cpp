@@ -160,8 +160,9 @@ Verdict parse_verdict(const std::string& text) {
   if (text == "ack") return Verdict::ack;
   if (text == "nack") return Verdict::nack;
   if (text == "none") return Verdict::none;
-  if (text == "reject" && can_reject<Delivery>) return Verdict::reject;
-  throw std::invalid_argument("'" + text + "' is not a verdict: choose ack, nack, reject or none");
+  if (can_reject<Delivery> && text == "reject") return Verdict::reject;
+  const std::string choices = can_reject<Delivery> ? "ack, nack, reject or none" : "ack, nack or none";
+  throw std::invalid_argument("'" + text + "' is not a verdict: choose " + choices);
 }
 
 DeliveryFormat parse_format(const std::string& text) {
@@ -196,7 +197,8 @@ void add_sub(CLI::App& app, Globals& globals) {
   auto options = std::make_shared<SubOptions>();
   command.add_option("PATTERN", options->patterns, "Patterns of topics");
   command.add_option("--name", options->name, "Name of the subscription")->type_name("SUB");
-  add_parsed(command, "--verdict", "ack|nack|reject|none", "What to do with a delivery that was printed (ack)",
+  add_parsed(command, "--verdict", can_reject<Delivery> ? "ack|nack|reject|none" : "ack|nack|none",
+             "What to do with a delivery that was printed (ack)",
              [options = options.get()](const std::string& text) { options->verdict = parse_verdict(text); });
   add_parsed(command, "--format", "ndjson|raw|topic",
              "An object per line; payloads as they are; topics, one per line (ndjson)",

@@ -34,15 +34,6 @@ struct BackOff {
   double multiplier;
 };
 
-double parse_real(const std::string& text, const std::string& what) {
-  double number = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
-  if (error != std::errc() || end != text.data() + text.size() || !std::isfinite(number)) {
-    throw std::invalid_argument("'" + text + "' is not " + what);
-  }
-  return number;
-}
-
 double parse_jitter(const std::string& text) {
   const double jitter = parse_real(text, "a fraction: write 0 to 1, such as 0.1");
   if (jitter < 0 || jitter > 1) throw std::invalid_argument("'" + text + "' is out of limits: write 0 to 1");
@@ -78,6 +69,15 @@ SubscriptionOptions normal_form(SubscriptionOptions options) {
 }
 
 }  // namespace
+
+double parse_real(const std::string& text, const std::string& what) {
+  double number = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  if (error != std::errc() || end != text.data() + text.size() || !std::isfinite(number)) {
+    throw std::invalid_argument("'" + text + "' is not " + what);
+  }
+  return number;
+}
 
 template <class T>
 void SubscriptionArguments::add(CLI::App& app, const std::string& name, const std::string& type,

@@ -50,6 +50,9 @@ T parse_number(const std::string& text) {
   return number;
 }
 
+/// A finite number; `what` says what is expected where it is none. Throws std::invalid_argument.
+[[nodiscard]] double parse_real(const std::string& text, const std::string& what);
+
 /// The options of subscription `name`, or nothing if there is none.
 [[nodiscard]] std::optional<SubscriptionOptions> find_subscription(Bus& bus, const std::string& name);
 
