@@ -2,6 +2,7 @@
 #pragma once
 
 #include "ackring/bus.hpp"
+#include "ackring/dead_letter.hpp"
 #include "ackring/delivery.hpp"
 #include "ackring/error.hpp"
 #include "ackring/limits.hpp"

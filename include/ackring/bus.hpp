@@ -5,6 +5,7 @@
 #include <string>
 #include <string_view>
 
+#include "ackring/dead_letter.hpp"
 #include "ackring/error.hpp"
 #include "ackring/options.hpp"
 #include "ackring/publisher.hpp"
@@ -42,6 +43,20 @@ class Bus {
   [[nodiscard]] SubscriptionOptions subscription(std::string_view name);
   /// Removes it with everything in it. Throws Error: not_found, busy (it has a member).
   void remove_subscription(std::string_view name);
+
+  /// Dead letters that match go back to their subscription, at once, with a new budget of attempts; the attempts so far
+  /// stay known. Answers how many; those that die during the call are not among them. In bounded steps, so that nobody
+  /// else waits for long. Throws Error: not_found, no_space (what was requeued before stays so), …
+  std::uint64_t requeue_dead_letters(std::string_view name, const DeadLetterSelection& which = {});
+  /// One step of it, of at most `at_most` letters (1 to 4,096), for a caller who sets the pace: until !cursor.more.
+  std::uint64_t requeue_dead_letters(std::string_view name, const DeadLetterSelection& which, DeadLetterCursor& cursor,
+                                     std::uint64_t at_most);
+  /// Dead letters that match go for good. Answers how many. Throws Error: not_found, …
+  std::uint64_t purge_dead_letters(std::string_view name, const DeadLetterSelection& which = {});
+  /// The next dead letters, oldest first, an object of `shmtool dlq show --json` per line: at most `at_most` of them
+  /// (1 to 4,096) and about 4 MiB, perhaps none; the last ones when !cursor.more. Throws Error: not_found, …
+  [[nodiscard]] std::string dead_letters_ndjson(std::string_view name, DeadLetterCursor& cursor,
+                                                std::uint64_t at_most = 4'096);
 
   /// The document of `shmtool stat --json`: one consistent snapshot. Throws Error.
   [[nodiscard]] std::string stat_json();

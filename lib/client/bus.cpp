@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "lib/client/connection.hpp"
+#include "lib/client/dead_letter_text.hpp"
 #include "lib/client/member.hpp"
 #include "lib/client/publisher_endpoint.hpp"
 #include "lib/control/subscription_codec.hpp"
@@ -27,21 +28,49 @@ Json definition(const char* op, const SubscriptionOptions& options) {
           {"given", control::given_options(options)}};
 }
 
-std::string read_all(int fd) {
+std::string read_all(int fd) {  // an answer of the exchange
   struct stat status {};
-  if (::fstat(fd, &status) != 0) throw shm::system_error("stat document", "can't read its size", errno);
+  if (::fstat(fd, &status) != 0) throw shm::system_error("answer of the exchange", "can't read its size", errno);
   std::string content(static_cast<std::size_t>(status.st_size), '\0');
   std::size_t done = 0;
   while (done < content.size()) {
     const ssize_t got = ::pread(fd, content.data() + done, content.size() - done, static_cast<off_t>(done));
     if (got < 0 && errno == EINTR) continue;
-    if (got < 0) throw shm::system_error("stat document", "can't read it", errno);
+    if (got < 0) throw shm::system_error("answer of the exchange", "can't read it", errno);
     if (got == 0) break;
     done += static_cast<std::size_t>(got);
   }
   content.resize(done);
   return content;
 }
+
+Json dead_letter_request(const char* op, std::string_view name, const DeadLetterSelection& which,
+                         const DeadLetterCursor& cursor, std::uint64_t at_most) {
+  shm::check_name("subscription", name);
+  Json request = {{"op", op}, {"name", name}, {"at_most", at_most}};
+  if (which.delivery != 0) request["delivery"] = which.delivery;
+  if (which.sequence != 0) {
+    request["publisher"] = which.publisher;
+    request["sequence"] = which.sequence;
+  }
+  if (!which.reason.empty()) request["reason"] = which.reason;
+  if (cursor.until != 0) {
+    request["from"] = cursor.from;
+    request["until"] = cursor.until;
+  }
+  return request;
+}
+
+std::uint64_t advance(DeadLetterCursor& cursor, const Json& reply) {
+  cursor.more = client::reply_field<bool>(reply, "more");
+  if (cursor.more) {
+    cursor.from = client::reply_field<std::uint64_t>(reply, "next");
+    cursor.until = client::reply_field<std::uint64_t>(reply, "until");
+  }
+  return client::reply_field<std::uint64_t>(reply, "done");
+}
+
+constexpr std::uint64_t most_dead_letters = 4096;  // of one request
 
 }  // namespace
 
@@ -91,6 +120,46 @@ SubscriptionOptions Bus::subscription(std::string_view name) {
 void Bus::remove_subscription(std::string_view name) {
   shm::check_name("subscription", name);
   (void)connection_->request({{"op", "subscription_remove"}, {"name", name}});
+}
+
+std::uint64_t Bus::requeue_dead_letters(std::string_view name, const DeadLetterSelection& which,
+                                        DeadLetterCursor& cursor, std::uint64_t at_most) {
+  return advance(cursor, connection_->request(dead_letter_request("dead_requeue", name, which, cursor, at_most)).body);
+}
+
+std::uint64_t Bus::requeue_dead_letters(std::string_view name, const DeadLetterSelection& which) {
+  std::uint64_t done = 0;
+  for (DeadLetterCursor cursor; cursor.more;) done += requeue_dead_letters(name, which, cursor, most_dead_letters);
+  return done;
+}
+
+std::uint64_t Bus::purge_dead_letters(std::string_view name, const DeadLetterSelection& which) {
+  std::uint64_t done = 0;
+  for (DeadLetterCursor cursor; cursor.more;) {
+    const Json request = dead_letter_request("dead_purge", name, which, cursor, most_dead_letters);
+    done += advance(cursor, connection_->request(request).body);
+  }
+  return done;
+}
+
+std::string Bus::dead_letters_ndjson(std::string_view name, DeadLetterCursor& cursor, std::uint64_t at_most) {
+  client::Reply reply = connection_->request(dead_letter_request("dead_letters", name, {}, cursor, at_most));
+  const shm::UniqueFd document = reply.take(0);
+  reply.no_fork.unlock();
+  const std::string records = read_all(document.get());
+  const std::shared_ptr<const client::BusView> view = connection_->view();
+  std::string lines;
+  for (std::size_t at = 0; at < records.size();) {
+    const auto* record = reinterpret_cast<const std::byte*>(records.data()) + at;
+    const std::size_t left = records.size() - at;
+    if (left < sizeof(shm::RecordHeader) || reinterpret_cast<const shm::RecordHeader*>(record)->bytes > left) {
+      throw Error(ErrorCode::protocol, "answer of the exchange", "a dead letter is cut off", "try again");
+    }
+    lines += client::dead_letter_line(ring::parts(record), view->topics, view->segment());
+    at += reinterpret_cast<const shm::RecordHeader*>(record)->bytes;
+  }
+  static_cast<void>(advance(cursor, reply.body));
+  return lines;
 }
 
 std::string Bus::stat_json() {

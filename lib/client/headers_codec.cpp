@@ -2,9 +2,9 @@
 
 #include <array>
 #include <cstring>
-#include <string>
 #include <utility>
 
+#include "lib/control/json_text.hpp"
 #include "lib/shm/environment.hpp"
 
 namespace ackring::client {
@@ -53,6 +53,15 @@ Headers decode_headers(std::span<const std::byte> bytes) {
     bytes = bytes.subspan(std::size_t{name_bytes} + value_bytes);
   }
   return headers;
+}
+
+std::string headers_json(const Headers& headers) {
+  std::string text = "{";
+  for (const auto& [name, value] : headers) {
+    if (text.size() > 1) text += ",";
+    text += control::json_string_of_bytes(name) + ":" + control::json_string_of_bytes(value);
+  }
+  return text + "}";
 }
 
 }  // namespace ackring::client

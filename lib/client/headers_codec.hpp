@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <limits>
 #include <span>
+#include <string>
 
 #include "ackring/delivery.hpp"
 
@@ -24,5 +25,8 @@ void encode_headers(const Headers& headers, std::byte* to);
 
 /// Decodes what is whole; stops where a length goes beyond the end.
 [[nodiscard]] Headers decode_headers(std::span<const std::byte> bytes);
+
+/// The headers as a JSON object of strings.
+[[nodiscard]] std::string headers_json(const Headers& headers);
 
 }  // namespace ackring::client

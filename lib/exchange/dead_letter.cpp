@@ -1,5 +1,7 @@
 // Dead-letter: what was rejected, or failed too often, waits in the dead-letter log for people: whole, with the reason and
 // its attempts, until it is requeued or purged. A full log holds deliveries where they are; it never drops (F35).
+#include <algorithm>
+
 #include "lib/exchange/attempt.hpp"
 #include "lib/exchange/exchange.hpp"
 #include "lib/exchange/snapshot.hpp"
@@ -38,39 +40,56 @@ bool Exchange::bury(Queue& queue, std::uint64_t entry, const Failure& failure, c
   return true;
 }
 
-void Exchange::walk_dead(const Queue& queue, const std::function<bool(std::uint64_t, const ring::EventParts&)>& each) {
-  std::uint64_t position = queue.block.dead_head;
-  while (const shm::RecordHeader* record = queue.dead.at(position)) {
+// Records can only be told from payloads from the start of a segment on, and `from` may come from a client: the walk
+// begins where its segment does, and passes over what is before it.
+DeadLetterResult Exchange::walk_dead(const Queue& queue, const DeadLetterFilter& filter,
+                                     const std::function<bool(std::uint64_t, const ring::EventParts&)>& each) {
+  DeadLetterResult result;
+  const std::uint64_t until = std::min(filter.until, queue.dead.tail());
+  std::uint64_t position = std::max(queue.block.dead_head, (filter.from >> 32 << 32) + shm::log_data_offset);
+  std::uint64_t looked_at = 0;
+  std::uint64_t bytes = 0;
+  while (filter.from < until) {
+    const shm::RecordHeader* record = queue.dead.at(position);
+    if (record == nullptr || position >= until) break;
     const ring::EventParts event = ring::parts(reinterpret_cast<const std::byte*>(record));
     if (event.later == nullptr) break;
-    if (later_state(*record) == LaterState::waiting && !each(position, event)) break;
+    if (position >= filter.from) {
+      result.next = position;
+      const bool meant = later_state(*record) == LaterState::waiting && filter.matches(event);
+      const bool full =
+          result.done == filter.at_most || (result.done != 0 && bytes + record->bytes > filter.at_most_bytes);
+      if (looked_at++ == filter.at_most_looked_at || (meant && full)) {
+        result.more = true;
+        break;
+      }
+      if (meant && !each(position, event)) {
+        result.no_room = true;
+        break;
+      }
+      if (meant) {
+        ++result.done;
+        bytes += record->bytes;
+      }
+    }
     position = log::SegmentLog::next(position, *record);
   }
+  return result;
 }
 
 DeadLetterResult Exchange::requeue_dead(Queue& queue, const DeadLetterFilter& filter, std::uint64_t now_ns) {
-  DeadLetterResult result;
-  walk_dead(queue, [&](std::uint64_t position, const ring::EventParts& event) {
-    if (!filter.matches(event)) return true;
-    if (result.done == filter.at_most) {
-      result.more = true;
-      return false;
-    }
+  const DeadLetterResult result = walk_dead(queue, filter, [&](std::uint64_t position, const ring::EventParts& event) {
     Attempt attempt = attempt_of(event);
     attempt.info.budget_from = attempt.info.attempt;  // a new budget; the number goes on
     Later later;
     later.due_ns = now_ns;
-    if (!queue.retry.reserve(rewritten_bytes(event, attempt, &later))) {
-      result.no_room = true;
-      return false;
-    }
+    if (!queue.retry.reserve(rewritten_bytes(event, attempt, &later))) return false;
     begin(TransactionKind::requeue, queue.id, position, 0);
     const std::uint64_t waiting = append_retry(queue, event, attempt, later);
     count_source(queue, TransactionKind::requeue, *event.header);
     commit_sinks();
     mark(*event.header, LaterState::requeued);
     queue.due.push({now_ns, waiting});
-    ++result.done;
     return true;
   });
   shorten(queue, queue.dead, queue.block.dead_head);
@@ -79,19 +98,12 @@ DeadLetterResult Exchange::requeue_dead(Queue& queue, const DeadLetterFilter& fi
 }
 
 DeadLetterResult Exchange::purge_dead(Queue& queue, const DeadLetterFilter& filter) {
-  DeadLetterResult result;
-  walk_dead(queue, [&](std::uint64_t position, const ring::EventParts& event) {
-    if (!filter.matches(event)) return true;
-    if (result.done == filter.at_most) {
-      result.more = true;
-      return false;
-    }
+  const DeadLetterResult result = walk_dead(queue, filter, [&](std::uint64_t position, const ring::EventParts& event) {
     begin(TransactionKind::remove, queue.id, position, 0);
     touch(queue);
     count_source(queue, TransactionKind::remove, *event.header);
     commit_sinks();
     mark(*event.header, LaterState::removed);
-    ++result.done;
     return true;
   });
   shorten(queue, queue.dead, queue.block.dead_head);

@@ -99,8 +99,10 @@ class Exchange {
   DeadLetterResult requeue_dead(Queue& queue, const DeadLetterFilter& filter, std::uint64_t now_ns);
   /// Dead letters that match go for good.
   DeadLetterResult purge_dead(Queue& queue, const DeadLetterFilter& filter);
-  /// Calls `each` with every dead letter and its log position, oldest first, until it returns false.
-  static void walk_dead(const Queue& queue, const std::function<bool(std::uint64_t, const ring::EventParts&)>& each);
+  /// Calls `each` with the dead letters that match and their log positions, oldest first. It returns false for one that
+  /// there is no room for, which ends the walk. `from` may be any number.
+  static DeadLetterResult walk_dead(const Queue& queue, const DeadLetterFilter& filter,
+                                    const std::function<bool(std::uint64_t, const ring::EventParts&)>& each);
 
   /// Reads every verdict of one queue now.
   void sweep(Queue& queue, std::uint64_t now_ns);

@@ -5,6 +5,7 @@
 
 #include "ackring/error.hpp"
 #include "lib/control/subscription_codec.hpp"
+#include "lib/exchange/dead_letter_files.hpp"
 #include "lib/exchange/service.hpp"
 #include "lib/exchange/snapshot.hpp"
 #include "lib/shm/lock.hpp"
@@ -46,6 +47,8 @@ void Service::handle(int fd, Client& client, control::Message& message) {
       reply = unsubscribe(client, request);
     } else if (op == "settle") {
       reply = settle(client, request);
+    } else if (op.starts_with("dead_")) {
+      reply = dead_letters(op, request);
     } else if (op.starts_with("subscription_")) {
       reply = subscription(client, op, request);
     } else {
@@ -218,10 +221,7 @@ Reply Service::subscription(Client& /*client*/, const std::string& op, const Jso
     return reply;
   }
   Queue* queue = exchange_.find_queue(name);
-  if (queue == nullptr) {
-    throw Error(ErrorCode::not_found, "subscription '" + name + "'", "there is none of this name",
-                "`shmtool stat` lists them");
-  }
+  if (queue == nullptr) throw no_subscription(name);
   if (op == "subscription_get") {
     reply.body = {
         {"name", name}, {"patterns", queue->options.patterns}, {"options", control::options_to_json(queue->options)}};
@@ -241,17 +241,20 @@ Reply Service::stat() {
   for (const auto& queue : exchange_.queues()) {
     if (queue && queue->active && !queue->leaving) exchange_.sweep(*queue, now_ns);
   }
-  const std::string document = stat_document(exchange_, bus_).dump();
+  return document_reply("stat", stat_document(exchange_, bus_).dump());
+}
+
+Reply document_reply(const std::string& what, std::string_view content) {
   Reply reply;
-  shm::UniqueFd file(::memfd_create("ackring-stat", MFD_CLOEXEC));
+  shm::UniqueFd file(::memfd_create("ackring-answer", MFD_CLOEXEC));
   std::size_t written = 0;
-  while (file && written < document.size()) {
-    const ssize_t result = ::write(file.get(), document.data() + written, document.size() - written);
+  while (file && written < content.size()) {
+    const ssize_t result = ::write(file.get(), content.data() + written, content.size() - written);
     if (result <= 0) break;
     written += static_cast<std::size_t>(result);
   }
-  if (written != document.size()) {
-    throw Error(ErrorCode::no_space, "stat", "the exchange has no room for the answer", "try again", errno);
+  if (!file || written != content.size()) {
+    throw Error(ErrorCode::no_space, what, "the exchange has no room for the answer", "try again", errno);
   }
   reply.descriptors.push_back(std::move(file));
   return reply;

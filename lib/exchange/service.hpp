@@ -9,6 +9,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <unordered_map>
 #include <vector>
 
@@ -23,6 +24,9 @@ struct Reply {
   control::Json body = control::Json::object();
   std::vector<shm::UniqueFd> descriptors;
 };
+
+/// An answer too large for a message: `content` in a file of memory. Throws Error (no_space).
+Reply document_reply(const std::string& what, std::string_view content);
 
 /// One client incarnation: a process's connection to the bus. It may be away for a while and come back.
 struct Client {
@@ -72,6 +76,7 @@ class Service {
   Reply settle(Client& client, const Json& request);
   Reply subscription(Client& client, const std::string& op, const Json& request);
   Reply stat();
+  Reply dead_letters(const std::string& op, const Json& request);  // dlq_requests.cpp
   Queue& queue_of(Client& client, const Json& request);
 
   shm::Directory& directory_;

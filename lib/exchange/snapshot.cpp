@@ -198,8 +198,10 @@ std::uint64_t number_after(std::string_view name, std::size_t prefix) {
   return number;
 }
 
+}  // namespace
+
 void walk_log(const shm::Directory& directory, const std::string& prefix, std::uint64_t head, std::uint64_t tail,
-              const RecordVisitor& each) {
+              const std::function<bool(std::uint64_t, const shm::RecordHeader&)>& each) {
   for (std::uint64_t segment = head >> 32; segment <= tail >> 32; ++segment) {
     char number[16];
     std::snprintf(number, sizeof number, "%08u", static_cast<unsigned>(segment));
@@ -211,11 +213,13 @@ void walk_log(const shm::Directory& directory, const std::string& prefix, std::u
     while (at + 16 <= end) {
       const auto* record = mapped.as<const shm::RecordHeader>(at);
       if (record->kind != static_cast<std::uint16_t>(shm::RecordKind::event) || record->bytes == 0) break;
-      if (!each(*record)) return;
+      if (!each(segment << 32 | at, *record)) return;
       at += record->bytes;
     }
   }
 }
+
+namespace {
 
 bool moves_an_entry(std::uint32_t kind) {
   const auto move = static_cast<shm::TransactionKind>(kind);
@@ -266,31 +270,46 @@ Json describe_files(const shm::Directory& directory, std::uint64_t id, const std
   view.walk_backlog = [&](const auto& each) {
     // acquire(backlog.tail): the records before it
     const std::uint64_t tail = subscription->backlog_tail.load(std::memory_order_acquire);
-    walk_log(directory, prefix + ".backlog", view.block.backlog_head, tail, each);
+    walk_log(directory, prefix + ".backlog", view.block.backlog_head, tail,
+             [&each](std::uint64_t, const shm::RecordHeader& record) { return each(record); });
   };
   view.walk_retry = [&](const auto& each) {
     // acquire(retry.tail): the records before it
     const std::uint64_t tail = subscription->retry_tail.load(std::memory_order_acquire);
-    walk_log(directory, prefix + ".retry", view.block.retry_head, tail, each);
+    walk_log(directory, prefix + ".retry", view.block.retry_head, tail,
+             [&each](std::uint64_t, const shm::RecordHeader& record) { return each(record); });
   };
   return describe(view);
 }
 
 }  // namespace
 
-Json stat_document(const shm::Directory& directory, const std::string& bus) {
+namespace {
+
+shm::Segment exchange_page(const shm::Directory& directory, const std::string& bus) {
   if (!directory.exists("exchange")) {
     throw Error(ErrorCode::not_found, "bus '" + bus + "'", "there is none in " + directory.path(),
                 "start one with ackring-exchange");
   }
-  const shm::Segment segment =
-      shm::Segment::attach(directory, "exchange", shm::SegmentKind::exchange, shm::Access::read_only);
+  return shm::Segment::attach(directory, "exchange", shm::SegmentKind::exchange, shm::Access::read_only);
+}
+
+const char* state_of(const shm::Directory& directory, const shm::ExchangeSegment& page) {
+  if (!is_served(directory)) return "stopped";
+  const std::uint64_t tick = page.tick_ns.load(std::memory_order_relaxed);  // relaxed: a sign of life
+  return shm::Environment::now_ns() - tick > stalled_after_ns ? "stalled" : "running";
+}
+
+}  // namespace
+
+const char* exchange_state(const shm::Directory& directory, const std::string& bus) {
+  return state_of(directory, *exchange_page(directory, bus).as<const shm::ExchangeSegment>());
+}
+
+Json stat_document(const shm::Directory& directory, const std::string& bus) {
+  const shm::Segment segment = exchange_page(directory, bus);
   const auto& page = *segment.as<const shm::ExchangeSegment>();
-  const char* state = "stopped";
-  if (is_served(directory)) {
-    const std::uint64_t tick = page.tick_ns.load(std::memory_order_relaxed);  // relaxed: a sign of life
-    state = shm::Environment::now_ns() - tick > stalled_after_ns ? "stalled" : "running";
-  }
+  const char* state = state_of(directory, page);
   Json publishers = Json::array();
   for (std::size_t slot = 0; slot < shm::max_publishers; ++slot) {
     const shm::PublisherEntry& entry = page.publishers[slot];

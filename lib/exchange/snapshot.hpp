@@ -42,6 +42,13 @@ nlohmann::ordered_json stat_document(const Exchange& exchange, const std::string
 /// than 3 s) or "stopped". Throws Error (not_found: there is no bus).
 nlohmann::ordered_json stat_document(const shm::Directory& directory, const std::string& bus);
 
+/// That state of the exchange alone. Throws Error as stat_document() does.
+const char* exchange_state(const shm::Directory& directory, const std::string& bus);
+
+/// Calls `each` with the position and the header of every record of a log in files, oldest first, until it answers false.
+void walk_log(const shm::Directory& directory, const std::string& prefix, std::uint64_t head, std::uint64_t tail,
+              const std::function<bool(std::uint64_t, const shm::RecordHeader&)>& each);
+
 /// Unix time in nanoseconds.
 std::uint64_t unix_now_ns();
 

@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <set>
 
+#include "lib/exchange/dead_letter_files.hpp"
 #include "lib/shm/environment.hpp"
 #include "tests/exchange/core_world.hpp"
 
@@ -90,7 +91,20 @@ class Scenario {
     } catch (const Death&) {
       shm::Environment::hook = nullptr;
       ++deaths_;
+      check_dead_letters();
       start();
+    }
+  }
+
+  // What a tool finds in the files of the dead bus is what its counters say.
+  void check_dead_letters() {
+    if (!members_[0]) return;
+    const auto stat = exchange::stat_document(*directory_, "crash");
+    for (const char* name : {"all", "tiny"}) {
+      std::uint64_t found = 0;
+      exchange::walk_dead_files(*directory_, name, [&found](const ring::EventParts&) { return ++found != 0; });
+      CAPTURE(name);
+      CHECK(found == row_of(stat, name)["dlq_size"]);
     }
   }
 

@@ -1,6 +1,9 @@
 // What failed: back-off, attempts, late acks, dead letters, over restarts of the exchange. Time is the test's own.
+#include <algorithm>
 #include <set>
 
+#include "ackring/error.hpp"
+#include "lib/exchange/dead_letter_files.hpp"
 #include "tests/exchange/core_world.hpp"
 
 using namespace ackring;
@@ -30,7 +33,7 @@ struct Dead {
 
 std::vector<Dead> dead_letters(World& world, const std::string& name) {
   std::vector<Dead> all;
-  exchange::Exchange::walk_dead(*world.x->find_queue(name), [&](std::uint64_t, const ring::EventParts& event) {
+  exchange::Exchange::walk_dead(*world.x->find_queue(name), {}, [&](std::uint64_t, const ring::EventParts& event) {
     const exchange::Attempt attempt = exchange::attempt_of(event);
     Dead dead{event.header->delivery, attempt.info.attempt, std::string(exchange::reason_of(event)), {}};
     for (std::size_t i = 0; i < attempt.info.history; ++i) dead.causes.push_back(attempt.past[i].cause);
@@ -232,6 +235,62 @@ TEST_CASE("dead letters are requeued with a new budget, or purged; the history s
   CHECK(row["rejected"] == 4);
   CHECK(row["dead_lettered"] == 9);
   CHECK(row["lag"] == 0);
+}
+
+TEST_CASE("dead letters are walked in bounded steps, from wherever a client says (F37)") {
+  World world;
+  auto member = world.member("s", {"#"}, exact());
+  auto publisher = world.publisher();
+  for (int i = 0; i < 300; ++i) {  // some segments
+    publisher.publish("a", std::string(static_cast<std::size_t>(i % 7) * 200, 'x'));
+    world.run();
+    Seen seen;
+    REQUIRE(member.take(seen));
+    member.verdict(seen.entry, ring::Verdict::reject);
+    world.tick(1 * ms);
+  }
+  exchange::Queue& queue = *world.x->find_queue("s");
+  const auto walk = [&queue](exchange::DeadLetterFilter filter) {
+    std::vector<std::uint64_t> found;
+    exchange::DeadLetterResult result;
+    do {
+      result = exchange::Exchange::walk_dead(queue, filter, [&found](std::uint64_t, const ring::EventParts& event) {
+        found.push_back(event.header->delivery);
+        return true;
+      });
+      filter.from = result.next;
+    } while (result.more);
+    return found;
+  };
+  const std::vector<std::uint64_t> all = walk({});
+  CHECK(all.size() == 300);
+  CHECK(walk({.at_most = 7}) == all);
+  CHECK(walk({.at_most_bytes = 1}) == all);
+  CHECK(walk({.at_most_looked_at = 3}) == all);
+  CHECK(walk({.delivery = 299, .at_most_looked_at = 10}) == std::vector<std::uint64_t>{299});
+  std::vector<std::uint64_t> files;
+  exchange::walk_dead_files(*world.directory, "s", [&files](const ring::EventParts& event) {
+    files.push_back(event.header->delivery);
+    return true;
+  });
+  CHECK(files == all);
+  for (std::uint64_t from = queue.block.dead_head; from < queue.dead.tail() + 100; from += 1001) {
+    const std::vector<std::uint64_t> rest = walk({.from = from});
+    CHECK(std::equal(rest.rbegin(), rest.rend(), all.rbegin()));
+  }
+  for (const std::uint64_t from : {~std::uint64_t{0}, queue.dead.tail(), std::uint64_t{99} << 32}) {
+    CHECK(walk({.from = from}).empty());
+  }
+  const std::uint64_t until = queue.dead.tail();  // what is requeued and dies again is behind it
+  CHECK(world.x->requeue_dead(queue, {.delivery = 300, .until = until}, world.now_ns).done == 1);
+  Seen seen;
+  while (!member.take(seen)) world.tick(1 * ms);
+  member.verdict(seen.entry, ring::Verdict::reject);
+  world.tick(1 * ms);
+  CHECK(walk({}).size() == 300);
+  CHECK(world.x->requeue_dead(queue, {.delivery = 300, .until = until}, world.now_ns).done == 0);
+  CHECK_THROWS_AS(exchange::walk_dead_files(*world.directory, "t", [](const ring::EventParts&) { return true; }),
+                  Error);
 }
 
 TEST_CASE("a full dead-letter log holds deliveries, and lets go when there is room (F35)") {

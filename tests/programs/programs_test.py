@@ -21,6 +21,7 @@ import tempfile
 import time
 import unittest
 
+from dlq_programs import Dlq
 from programs_support import ARGUMENTS, PATIENCE, Programs
 
 
@@ -80,10 +81,10 @@ class Exchange(Programs):
     def test_usage(self):
         self.assertIn(b"COMMAND", self.tool("--help"))
         self.assertIn(b"shmtool ", self.tool("--version"))
-        for command in ("ls", "ping", "stat", "pub", "sub", "subscription", "bench", "demo"):
+        for command in ("ls", "ping", "stat", "pub", "sub", "subscription", "dlq", "bench", "demo"):
             self.assertIn(b"--help", self.tool(command, "--help"))
         for wrong in ([], ["nonsense"], ["stat", "--bogus"], ["pub"], ["sub"], ["ping", "--timeout", "5x"],
-                      ["ping", "--timeout"], ["sub", "a", "--verdict", "reject"], ["sub", "a", "--format", "xml"],
+                      ["ping", "--timeout"], ["sub", "a", "--verdict", "maybe"], ["sub", "a", "--format", "xml"],
                       ["sub", "a", "--count", "0"], ["stat", "--bus", "a/b"], ["subscription"]):
             self.tool(*wrong, status=2)
 
@@ -386,7 +387,7 @@ def main():
     parser.add_argument("--shmtool", required=True)
     parser.add_argument("--group", default="")
     _, rest = parser.parse_known_args(namespace=ARGUMENTS)
-    groups = {group.__name__.lower(): group for group in (Exchange, Pub, Sub, Stat, Subscription, Bench, Demo)}
+    groups = {group.__name__.lower(): group for group in (Exchange, Pub, Sub, Stat, Subscription, Dlq, Bench, Demo)}
     names = [ARGUMENTS.group] if ARGUMENTS.group else list(groups)
     loader = unittest.TestLoader()
     if rest:

@@ -1,11 +1,8 @@
 #include "tools/common/json_text.hpp"
 
-#include <array>
 #include <cstdint>
 
 #include <nlohmann/json.hpp>
-
-#include "lib/shm/utf8.hpp"
 
 namespace ackring::tools {
 namespace {
@@ -48,23 +45,6 @@ std::size_t skip_value(std::string_view text, std::size_t at) {
 
 }  // namespace
 
-bool is_json(std::string_view text) {
-  // nlohmann's lexer takes a zero byte for the end of the input, and skips a byte order mark.
-  if (text.find('\0') != std::string_view::npos || text.starts_with("\xef\xbb\xbf")) return false;
-  return nlohmann::json::accept(text.begin(), text.end());
-}
-
-bool is_utf8(std::string_view text) noexcept {
-  for (std::size_t at = 0; at < text.size();) {
-    const std::size_t length = shm::utf8_bytes(text, at);
-    if (length == 0) return false;
-    at += length;
-  }
-  return true;
-}
-
-std::string json_string(std::string_view text) { return nlohmann::json(text).dump(); }
-
 void for_each_member(std::string_view object, const std::function<void(const std::string&, std::string_view)>& member) {
   std::size_t at = skip_space(object, skip_space(object, 0) + 1);
   while (at < object.size() && object[at] == '"') {
@@ -76,27 +56,6 @@ void for_each_member(std::string_view object, const std::function<void(const std
     at = skip_space(object, value_end);
     if (at < object.size() && object[at] == ',') at = skip_space(object, at + 1);
   }
-}
-
-std::string data_member(std::string_view payload) {
-  // White space of a JSON text may be a line break, which would end the line too early.
-  const bool one_line = payload.find_first_of("\r\n") == std::string_view::npos;
-  if (one_line && is_json(payload)) return std::string("\"data\":").append(payload);
-  if (is_utf8(payload)) return "\"data\":" + json_string(payload);
-  return "\"data_base64\":\"" + base64_encode(payload) + "\"";
-}
-
-std::string base64_encode(std::string_view bytes) {
-  std::string text;
-  text.reserve((bytes.size() + 2) / 3 * 4);
-  for (std::size_t at = 0; at < bytes.size(); at += 3) {
-    const std::size_t count = bytes.size() - at < 3 ? bytes.size() - at : 3;
-    std::uint32_t group = 0;
-    for (std::size_t i = 0; i < 3; ++i)
-      group = group << 8 | (i < count ? static_cast<std::uint8_t>(bytes[at + i]) : 0U);
-    for (std::size_t i = 0; i < 4; ++i) text += i <= count ? base64_digits[group >> (18 - 6 * i) & 63] : '=';
-  }
-  return text;
 }
 
 std::optional<std::string> base64_decode(std::string_view text) {

@@ -1,6 +1,9 @@
 // How commands get at a bus: through its exchange, or, where that is dead or stalled, from shared memory alone.
+#include <algorithm>
 #include <optional>
 
+#include "lib/client/dead_letter_text.hpp"
+#include "lib/exchange/dead_letter_files.hpp"
 #include "lib/exchange/host.hpp"
 #include "lib/exchange/snapshot.hpp"
 #include "tools/common/program.hpp"
@@ -31,6 +34,25 @@ Bus open_bus(const Globals& globals, Nanoseconds timeout) {
   }
 }
 
+namespace {
+
+[[noreturn]] void throw_no_bus(const Globals& globals) {
+  throw Failure(status_refused, "bus '" + globals.bus + "': there is no such bus in " + globals.directory +
+                                    ": start ackring-exchange --bus " + globals.bus + ", or see shmtool ls");
+}
+
+// "running" where the exchange is to be asked: it is alive, or nobody but it can tell.
+std::string state_of(const Globals& globals) {
+  try {
+    return exchange::exchange_state(shm::FileDirectory(globals.directory + "/" + globals.bus, false), globals.bus);
+  } catch (const Error& error) {
+    if (error.code() == ErrorCode::not_found) throw_no_bus(globals);
+    return "running";
+  }
+}
+
+}  // namespace
+
 nlohmann::json stat_document(const Globals& globals) {
   const std::string path = globals.directory + "/" + globals.bus;
   std::optional<Error> unreadable;
@@ -55,11 +77,38 @@ nlohmann::json stat_document(const Globals& globals) {
   } catch (const Failure&) {
     if (!unreadable) throw;
   }
-  if (unreadable->code() == ErrorCode::not_found) {
-    throw Failure(status_refused, "bus '" + globals.bus + "': there is no such bus in " + globals.directory +
-                                      ": start ackring-exchange --bus " + globals.bus + ", or see shmtool ls");
-  }
+  if (unreadable->code() == ErrorCode::not_found) throw_no_bus(globals);
   throw Failure(status_refused, unreadable->what());
+}
+
+void walk_dead_letters(const Globals& globals, const std::string& name, std::uint64_t at_most,
+                       const std::function<void(std::string_view)>& each) {
+  const std::string path = globals.directory + "/" + globals.bus;
+  const std::string state = state_of(globals);
+  std::uint64_t left = at_most;
+  if (state != "running") {
+    const shm::FileDirectory directory(path, false);
+    const shm::Segment exchange =
+        shm::Segment::attach(directory, "exchange", shm::SegmentKind::exchange, shm::Access::read_only);
+    const control::TopicReader topics(shm::Segment::attach(directory, "topics", shm::SegmentKind::topics,
+                                                           shm::Access::read_only, control::topics_reserve_bytes));
+    exchange::walk_dead_files(directory, name, [&](const ring::EventParts& event) {
+      if (left-- == 0) return false;
+      each(client::dead_letter_line(event, topics, *exchange.as<const shm::ExchangeSegment>()));
+      return true;
+    });
+    return;
+  }
+  Bus bus = open_bus(globals);
+  for (DeadLetterCursor cursor; cursor.more && left != 0;) {
+    const std::string lines = bus.dead_letters_ndjson(name, cursor, std::min<std::uint64_t>(left, 4096));
+    for (std::size_t at = 0; at < lines.size();) {
+      const std::size_t end = lines.find('\n', at) + 1;
+      each(std::string_view(lines).substr(at, end - at));
+      at = end;
+      --left;
+    }
+  }
 }
 
 }  // namespace ackring::tools

@@ -2,8 +2,10 @@
 // Globals::run does; one file per command.
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <string>
+#include <string_view>
 
 #include <CLI/CLI.hpp>
 #include <nlohmann/json.hpp>
@@ -27,6 +29,7 @@ void add_stat(CLI::App& app, Globals& globals);
 void add_pub(CLI::App& app, Globals& globals);
 void add_sub(CLI::App& app, Globals& globals);
 void add_subscription(CLI::App& app, Globals& globals);
+void add_dlq(CLI::App& app, Globals& globals);
 void add_bench(CLI::App& app, Globals& globals);
 void add_demo(CLI::App& app, Globals& globals);
 
@@ -40,6 +43,11 @@ CLI::App& add_command(CLI::App& app, const std::string& name, const std::string&
 /// The stat document: asked from the exchange where it answers, else read from shared memory. Throws Failure
 /// (status_refused) where there is no such bus.
 [[nodiscard]] nlohmann::json stat_document(const Globals& globals);
+
+/// Calls `each` with the dead letters of a subscription, oldest first, `at_most` of them: a line of JSON each. Asked and
+/// read as the stat document is. Throws Failure, Error (not_found: no such subscription).
+void walk_dead_letters(const Globals& globals, const std::string& name, std::uint64_t at_most,
+                       const std::function<void(std::string_view)>& each);
 
 /// The document as tables.
 [[nodiscard]] std::string stat_text(const nlohmann::json& document);

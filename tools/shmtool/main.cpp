@@ -24,6 +24,7 @@ int main(int argc, char** argv) {
   add_pub(app, globals);
   add_sub(app, globals);
   add_subscription(app, globals);
+  add_dlq(app, globals);
   add_bench(app, globals);
   add_demo(app, globals);
   return run_program("shmtool", app, argc, argv, [&globals, directory] {

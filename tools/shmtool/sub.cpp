@@ -19,7 +19,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-enum class Verdict { ack, nack, none };
+enum class Verdict { ack, nack, reject, none };
 
 struct SubOptions {
   std::vector<std::string> patterns;
@@ -113,6 +113,9 @@ class Sub {
       case Verdict::nack:
         static_cast<void>(delivery->nack());
         break;
+      case Verdict::reject:
+        static_cast<void>(delivery->reject());
+        break;
       case Verdict::none:
         held_.push_back(std::move(*delivery));
         break;
@@ -147,10 +150,8 @@ Verdict parse_verdict(const std::string& text) {
   if (text == "ack") return Verdict::ack;
   if (text == "nack") return Verdict::nack;
   if (text == "none") return Verdict::none;
-  if (text == "reject")
-    throw std::invalid_argument(
-        "'reject' needs a dead-letter log, which this version does not have: choose ack, nack or none");
-  throw std::invalid_argument("'" + text + "' is not a verdict: choose ack, nack or none");
+  if (text == "reject") return Verdict::reject;
+  throw std::invalid_argument("'" + text + "' is not a verdict: choose ack, nack, reject or none");
 }
 
 DeliveryFormat parse_format(const std::string& text) {
@@ -185,7 +186,7 @@ void add_sub(CLI::App& app, Globals& globals) {
   auto options = std::make_shared<SubOptions>();
   command.add_option("PATTERN", options->patterns, "Patterns of topics");
   command.add_option("--name", options->name, "Name of the subscription")->type_name("SUB");
-  add_parsed(command, "--verdict", "ack|nack|none", "What to do with a delivery that was printed (ack)",
+  add_parsed(command, "--verdict", "ack|nack|reject|none", "What to do with a delivery that was printed (ack)",
              [options = options.get()](const std::string& text) { options->verdict = parse_verdict(text); });
   add_parsed(command, "--format", "ndjson|raw|topic",
              "An object per line; payloads as they are; topics, one per line (ndjson)",

@@ -2,7 +2,7 @@
 
 #include <algorithm>
 #include <bit>
-#include <charconv>
+#include <cmath>
 #include <stdexcept>
 #include <utility>
 
@@ -14,16 +14,6 @@
 
 namespace ackring::tools {
 namespace {
-
-template <class T>
-T parse_number(const std::string& text) {
-  T number = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
-  if (error != std::errc() || end != text.data() + text.size()) {
-    throw std::invalid_argument("'" + text + "' is not a number: write digits only");
-  }
-  return number;
-}
 
 Guarantee parse_guarantee(const std::string& text) {
   if (text == "at-least-once") return at_least_once;
@@ -38,6 +28,36 @@ Overflow parse_overflow(const std::string& text) {
   throw std::invalid_argument("'" + text + "' is not a policy: choose block, drop-newest or drop-oldest");
 }
 
+struct BackOff {
+  Nanoseconds initial;
+  Nanoseconds longest;
+  double multiplier;
+};
+
+double parse_jitter(const std::string& text) {
+  const double jitter = parse_real(text, "a fraction: write 0 to 1, such as 0.1");
+  if (jitter < 0 || jitter > 1) throw std::invalid_argument("'" + text + "' is out of limits: write 0 to 1");
+  return jitter;
+}
+
+BackOff parse_back_off(const std::string& text) {
+  const std::size_t first = text.find(':');
+  const std::size_t second = first == std::string::npos ? first : text.find(':', first + 1);
+  if (second == std::string::npos) {
+    throw std::invalid_argument("'" + text + "' is not a back-off: write INITIAL:MAX:MULTIPLIER, such as 100ms:30s:2");
+  }
+  const BackOff result{parse_duration(text.substr(0, first)),
+                       parse_duration(text.substr(first + 1, second - first - 1)),
+                       parse_real(text.substr(second + 1), "a multiplier: write 1 to 1000, such as 2")};
+  if (result.multiplier < 1 || result.multiplier > 1000) {
+    throw std::invalid_argument("'" + text + "' has a multiplier out of limits: write 1 to 1000");
+  }
+  if (result.longest < result.initial) {
+    throw std::invalid_argument("'" + text + "' has a maximum below its initial delay: write the smaller one first");
+  }
+  return result;
+}
+
 // What counts, whichever way it was said.
 SubscriptionOptions normal_form(SubscriptionOptions options) {
   if (options.overflow == Overflow::automatic) {
@@ -49,6 +69,15 @@ SubscriptionOptions normal_form(SubscriptionOptions options) {
 }
 
 }  // namespace
+
+double parse_real(const std::string& text, const std::string& what) {
+  double number = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  if (error != std::errc() || end != text.data() + text.size() || !std::isfinite(number)) {
+    throw std::invalid_argument("'" + text + "' is not " + what);
+  }
+  return number;
+}
 
 template <class T>
 void SubscriptionArguments::add(CLI::App& app, const std::string& name, const std::string& type,
@@ -78,6 +107,26 @@ void SubscriptionArguments::add_to(CLI::App& app) {
                    duration);
   add<std::uint32_t>(app, "--max-deliveries", "N", "Attempts before an event is given up (10)",
                      &Options::max_deliveries, number);
+  add_parsed(app, "--backoff", "INITIAL:MAX:MULTIPLIER",
+             "Delay before the second attempt, the longest one, and how they grow (100ms:30s:2)",
+             [this](const std::string& text) {
+               const BackOff value = parse_back_off(text);
+               given_.push_back({"--backoff", text,
+                                 [value](Options& options) {
+                                   options.backoff_initial = value.initial;
+                                   options.backoff_max = value.longest;
+                                   options.backoff_multiplier = value.multiplier;
+                                 },
+                                 [](const Options& a, const Options& b) {
+                                   return a.backoff_initial == b.backoff_initial && a.backoff_max == b.backoff_max &&
+                                          a.backoff_multiplier == b.backoff_multiplier;
+                                 }});
+             });
+  add<double>(app, "--jitter", "FRACTION", "Each delay is spread by up to this much of itself, both ways (0.1)",
+              &Options::jitter, parse_jitter);
+  add<std::uint64_t>(app, "--max-dead", "SIZE",
+                     "Bytes of the dead-letter log; when it is full, failed deliveries wait (1GiB)",
+                     &Options::max_dead_bytes, size);
   add<std::uint64_t>(app, "--max-events", "N", "Events that may wait in the backlog (10,000,000)", &Options::max_events,
                      parse_number<std::uint64_t>);
   add<std::uint64_t>(app, "--max-bytes", "SIZE", "Bytes that may wait in the backlog (1GiB)", &Options::max_bytes,

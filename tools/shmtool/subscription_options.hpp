@@ -1,9 +1,11 @@
 // The options of a subscription on a command line: `sub`, `subscription create` and `subscription update` share them.
 #pragma once
 
+#include <charconv>
 #include <cstdint>
 #include <functional>
 #include <optional>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -36,6 +38,20 @@ class SubscriptionArguments {
 
   std::vector<Given> given_;
 };
+
+/// Digits only. Throws std::invalid_argument.
+template <class T>
+T parse_number(const std::string& text) {
+  T number = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  if (error != std::errc() || end != text.data() + text.size()) {
+    throw std::invalid_argument("'" + text + "' is not a number: write digits only");
+  }
+  return number;
+}
+
+/// A finite number; `what` says what is expected where it is none. Throws std::invalid_argument.
+[[nodiscard]] double parse_real(const std::string& text, const std::string& what);
 
 /// The options of subscription `name`, or nothing if there is none.
 [[nodiscard]] std::optional<SubscriptionOptions> find_subscription(Bus& bus, const std::string& name);
