@@ -21,17 +21,12 @@ std::string files_of(const shm::Directory& directory, const std::string& name) {
 // A requeue or purge that a dead exchange left half done: its counters say that the letter has left, and it is the last
 // one whose mark may be missing.
 bool has_left(const shm::ExchangeSegment& page, std::uint64_t subscription, std::uint64_t n, std::uint64_t position) {
-  for (const shm::Intent& intent : page.intents[0]) {
-    const std::uint64_t intended = intent.n.load(std::memory_order_acquire);  // acquire(intent.n): its record
-    const auto kind =
-        static_cast<shm::TransactionKind>(intent.kind.load(std::memory_order_relaxed));  // relaxed: after n
-    if (kind != shm::TransactionKind::requeue && kind != shm::TransactionKind::remove) continue;
-    if (intended == n && n != 0 && intent.source.load(std::memory_order_relaxed) == subscription &&  // relaxed: after n
-        intent.from.load(std::memory_order_relaxed) == position) {                                   // relaxed: after n
-      return true;
-    }
-  }
-  return false;
+  const shm::Intent& intent = last_intent(page);
+  const std::uint64_t intended = intent.n.load(std::memory_order_acquire);  // acquire(intent.n): its record
+  const auto kind = static_cast<shm::TransactionKind>(intent.kind.load(std::memory_order_relaxed));  // relaxed: after n
+  return (kind == shm::TransactionKind::requeue || kind == shm::TransactionKind::remove) && intended == n && n != 0 &&
+         intent.source.load(std::memory_order_relaxed) == subscription &&  // relaxed: after n
+         intent.from.load(std::memory_order_relaxed) == position;          // relaxed: after n
 }
 
 }  // namespace

@@ -97,7 +97,7 @@ Json describe(const SubscriptionView& view) {
       if (state == 0 && view.moved_state != 0 && entry == view.moved_entry) state = view.moved_state;
       const bool taken = static_cast<std::int64_t>(view.taken - entry) > 0;
       if (state != 0) {
-        ++totals[state & ~shm::let_go_bit];
+        ++totals[(state & ~shm::let_go_bit) % totals.size()];
       } else if (taken && at_most_once) {
         ++totals[index(DeliveryState::acked)];
       } else {
@@ -200,6 +200,13 @@ std::uint64_t number_after(std::string_view name, std::size_t prefix) {
 
 }  // namespace
 
+const shm::Intent& last_intent(const shm::ExchangeSegment& page) {
+  const auto& intents = page.intents[0];
+  const std::uint64_t first = intents[0].n.load(std::memory_order_acquire);   // acquire(intent.n): its record
+  const std::uint64_t second = intents[1].n.load(std::memory_order_acquire);  // acquire(intent.n): its record
+  return first > second ? intents[0] : intents[1];
+}
+
 void walk_log(const shm::Directory& directory, const std::string& prefix, std::uint64_t head, std::uint64_t tail,
               const std::function<bool(std::uint64_t, const shm::RecordHeader&)>& each) {
   for (std::uint64_t segment = head >> 32; segment <= tail >> 32; ++segment) {
@@ -258,12 +265,10 @@ Json describe_files(const shm::Directory& directory, std::uint64_t id, const std
     if (taken - view.taken <= view.block.entries - view.taken) view.taken = taken;
   }
   // A move out of the ring that a dead exchange left half done: its copy counts, so its source does not.
-  for (const shm::Intent& intent : page.intents[0]) {
-    if (intent.n.load(std::memory_order_acquire) != view.block.n ||
-        view.block.n == 0 ||                                             // acquire(intent.n): its record
-        !moves_an_entry(intent.kind.load(std::memory_order_relaxed))) {  // relaxed: after n
-      continue;
-    }
+  const shm::Intent& intent = last_intent(page);
+  // acquire(intent.n): its record
+  if (intent.n.load(std::memory_order_acquire) == view.block.n && view.block.n != 0 &&
+      moves_an_entry(intent.kind.load(std::memory_order_relaxed))) {                          // relaxed: after n
     view.moved_entry = intent.from.load(std::memory_order_relaxed);                           // relaxed: after n
     view.moved_state = static_cast<std::uint8_t>(intent.to.load(std::memory_order_relaxed));  // relaxed: after n
   }

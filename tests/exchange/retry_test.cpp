@@ -274,9 +274,11 @@ TEST_CASE("dead letters are walked in bounded steps, from wherever a client says
     return true;
   });
   CHECK(files == all);
-  for (std::uint64_t from = queue.block.dead_head; from < queue.dead.tail() + 100; from += 1001) {
-    const std::vector<std::uint64_t> rest = walk({.from = from});
-    CHECK(std::equal(rest.rbegin(), rest.rend(), all.rbegin()));
+  for (std::uint64_t segment = 0; segment <= queue.dead.tail() >> 32; ++segment) {
+    for (std::uint64_t offset = 0; offset < 70'000; offset += 1001) {
+      const std::vector<std::uint64_t> rest = walk({.from = segment << 32 | offset});
+      CHECK(std::equal(rest.rbegin(), rest.rend(), all.rbegin()));
+    }
   }
   for (const std::uint64_t from : {~std::uint64_t{0}, queue.dead.tail(), std::uint64_t{99} << 32}) {
     CHECK(walk({.from = from}).empty());

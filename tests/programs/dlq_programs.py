@@ -161,6 +161,13 @@ class Dlq(Programs):
         member.terminate()
         self.finish(member)
 
+    def test_reject(self):
+        self.tool("pub", "a.b", "wrong")
+        self.tool("sub", "--name", "s", "--verdict", "reject", "--count", "1", "--timeout", "10s")
+        (letter,) = self.letters()
+        self.assertEqual((letter["reason"], [attempt["cause"] for attempt in letter["attempts"]], letter["data"]),
+                         ("rejected", ["rejected"], "wrong"))
+
     def test_usage(self):
         for wrong in ([], ["bury"], ["show"], ["export"], ["requeue"], ["requeue", "s"], ["requeue", "s", "--id", "0"],
                       ["requeue", "s", "--id", "shop/"], ["requeue", "s", "--id", "/1"], ["requeue", "s", "--id", "1.5"],

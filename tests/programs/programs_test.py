@@ -201,7 +201,6 @@ class Sub(Programs):
         held = self.tool("sub", "--name", "s", "--verdict", "none", "--count", "2", "--format", "raw")
         self.assertEqual(held, b"xx")
         again = [json.loads(line) for line in self.tool("sub", "--name", "s", "--count", "2", "--timeout", "10s").splitlines()]
-        # Each waits for its own back-off, which is spread: they may come in any order.
         self.assertEqual(sorted((event["delivery"], event["attempt"]) for event in again), [(1, 2), (2, 2)])
         self.assertEqual(self.books("s")["acked"], 2)
 
