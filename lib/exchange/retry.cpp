@@ -42,7 +42,11 @@ bool Exchange::fail(Queue& queue, std::uint64_t entry, const Failure& failure, s
   Attempt attempt = attempt_of(event);
   end_attempt(attempt, failure.cause, now_ns);
   if (failure.cause == DeliveryState::rejected) return bury(queue, entry, failure, event, attempt);
-  if (attempt.used() >= queue.options.max_deliveries) return bury(queue, entry, failure, event, attempt);
+  if (attempt.used() >= queue.options.max_deliveries) {
+    if (bury(queue, entry, failure, event, attempt)) return true;
+    // What a dead member held can't stay in its ring: without room for dead letters it goes round once more.
+    if (failure.cause != DeliveryState::member_died) return false;
+  }
   if (failure.cause == DeliveryState::member_died) return redeliver(queue, entry, failure, event, attempt);
 
   Later later;

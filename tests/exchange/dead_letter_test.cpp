@@ -147,3 +147,33 @@ TEST_CASE("a full dead-letter log holds deliveries, and lets go when there is ro
   CHECK(row["dlq_removed"] == 5);
   CHECK(row["in_flight"] == 0);
 }
+
+TEST_CASE("a member that dies while dead letters have no room frees its place all the same") {
+  World world;
+  SubscriptionOptions options = exact();
+  options.max_dead_bytes = 0;
+  options.max_deliveries = 1;
+  auto member = std::make_unique<CoreMember>(world.member("s", {"#"}, options));
+  auto publisher = world.publisher();
+  for (int i = 0; i < 2; ++i) publisher.publish("a", "x");
+  world.run();
+  Seen seen;
+  REQUIRE(member->take(seen));
+  member->verdict(seen.entry, ring::Verdict::reject);
+  REQUIRE(member->take(seen));
+  world.tick();
+  CHECK(row_of(world.stat(), "s")["in_flight"] == 2);
+  world.x->detach_member(*world.x->find_queue("s"));
+  options.patterns.clear();
+  auto next = world.member("s", {}, options);
+  world.tick();
+  for (int i = 0; i < 2; ++i) {
+    REQUIRE(next.take(seen));
+    CHECK(seen.attempt == 2);
+    next.verdict(seen.entry, ring::Verdict::ack);
+  }
+  world.tick();
+  const auto row = row_of(world.stat(), "s");
+  CHECK(row["acked"] == 2);
+  CHECK(row["dlq_size"] == 0);
+}
