@@ -41,6 +41,11 @@ struct Failure {
   bool let_go = true;  // the member holds no view of it any more
   std::uint64_t delay_ns = default_delay;
   std::string reason = {};  // of a rejection
+
+  /// What the state byte of its entry becomes.
+  [[nodiscard]] std::uint64_t state_byte() const noexcept {
+    return static_cast<std::uint64_t>(cause) | (let_go ? shm::let_go_bit : 0);
+  }
 };
 
 /// Forgets the oldest notes until the record of a redelivery takes at most `most` bytes: an event may fill a quarter of

@@ -27,8 +27,7 @@ bool Exchange::bury(Queue& queue, std::uint64_t entry, const Failure& failure, c
     ++queue.dead_held;
     return false;
   }
-  begin(TransactionKind::bury, queue.id, entry,
-        static_cast<std::uint64_t>(failure.cause) | (failure.let_go ? shm::let_go_bit : 0));
+  begin(TransactionKind::bury, queue.id, entry, failure.state_byte());
   touch_log(queue, queue.state->dead, queue.dead, queue.dead_touched);
   rewrite(queue.dead.append(bytes), event, attempt, &later);
   ++queue.block.dead_of_n;

@@ -13,17 +13,10 @@ using shm::DeliveryState;
 using shm::LaterState;
 using shm::TransactionKind;
 
-namespace {
-
-std::uint64_t state_byte(DeliveryState state, bool let_go) {
-  return static_cast<std::uint64_t>(state) | (let_go ? shm::let_go_bit : 0);
-}
-
-}  // namespace
-
 // The delay before the attempt that follows `used` ones: initial * multiplier^(used - 1), at most the maximum, and of
 // that 1 - jitter to 1 + jitter, so that what failed together does not come back together (F37).
 std::uint64_t Exchange::back_off_ns(const SubscriptionOptions& options, std::uint32_t used) {
+  if (options.backoff_initial.count() == 0) return 0;  // zero times what has grown beyond all bounds is no number
   const double initial = static_cast<double>(options.backoff_initial.count());
   const double longest = static_cast<double>(options.backoff_max.count());
   const double nominal = std::min(longest, initial * std::pow(options.backoff_multiplier, used > 0 ? used - 1 : 0));
@@ -56,7 +49,7 @@ bool Exchange::fail(Queue& queue, std::uint64_t entry, const Failure& failure, s
   later.ring = queue.ring_incarnation;
   const std::uint64_t bytes = rewritten_bytes(event, attempt, &later);
   if (!queue.retry.reserve(bytes)) return false;
-  begin(TransactionKind::retry, queue.id, entry, state_byte(failure.cause, failure.let_go));
+  begin(TransactionKind::retry, queue.id, entry, failure.state_byte());
   const std::uint64_t position = append_retry(queue, event, attempt, later);
   commit_sinks();
   set_state(queue, entry, failure.cause, failure.let_go);
@@ -83,7 +76,7 @@ bool Exchange::redeliver(Queue& queue, std::uint64_t entry, const Failure& failu
   shorten_history(attempt, event, queue.options.ring_bytes / 4);
   const std::uint64_t bytes = rewritten_bytes(event, attempt, nullptr);
   if (!place_ready(queue, bytes)) return false;
-  begin(TransactionKind::redeliver, queue.id, entry, state_byte(failure.cause, failure.let_go));
+  begin(TransactionKind::redeliver, queue.id, entry, failure.state_byte());
   rewrite(place(queue, bytes), event, attempt, nullptr);
   ++queue.block.redelivered;
   commit_sinks();

@@ -22,7 +22,7 @@ void Exchange::sweep_verdicts(Queue& queue, std::uint64_t now_ns) {
   const std::uint64_t through_open = through - queue.floor_entry <= open ? through - queue.floor_entry : 0;
   const std::uint64_t floor = queue.floor_entry;
   std::uint64_t moves = 0;
-  for (std::uint64_t at = 0; at < open && moves < moves_per_sweep; ++at) {
+  for (std::uint64_t at = 0; at < open; ++at) {
     const std::uint64_t entry = floor + at;
     const std::uint8_t state = queue.state_of(entry);
     if ((state & shm::let_go_bit) != 0) continue;
@@ -41,7 +41,7 @@ void Exchange::sweep_verdicts(Queue& queue, std::uint64_t now_ns) {
       set_state(queue, entry, DeliveryState::acked, true);
     } else if (seen.verdict == Verdict::extend) {
       extend(queue, entry, seen, now_ns);
-    } else if (seen.verdict != Verdict::none) {
+    } else if (seen.verdict != Verdict::none && moves < moves_per_sweep) {
       ++moves;
       // Where there is no room for what it becomes, it stays, and the next tick tries again.
       (void)fail(queue, entry, failure_of(queue, entry, seen), now_ns);
@@ -67,7 +67,9 @@ void Exchange::extend(Queue& queue, std::uint64_t entry, const ring::AckSeen& se
   at->second = {seen.count, now_ns + seen.delay * ns_per_ms};
 }
 
+// What has a verdict that could not be carried out yet has not timed out: the sweep comes back to it.
 bool Exchange::time_out(Queue& queue, std::uint64_t entry, std::uint64_t now_ns) {
+  if (queue.acks.verdict(entry) != Verdict::none) return true;
   Failure failure;
   failure.cause = DeliveryState::timed_out;
   failure.let_go = false;

@@ -137,6 +137,9 @@ TEST_CASE("a full dead-letter log holds deliveries, and lets go when there is ro
   CHECK(size < 5);
   CHECK(row["in_flight"] == 5 - size);
   CHECK(world.x->find_queue("s")->dead_held != 0);
+  for (int i = 0; i < 40; ++i) world.tick();  // a verdict that waits for room does not time out
+  CHECK(row_of(world.stat(), "s")["timed_out"] == 0);
+  CHECK(row_of(world.stat(), "s")["in_flight"] == 5 - size);
   std::uint64_t purged = 0;
   for (int i = 0; i < 10; ++i) {
     purged += world.x->purge_dead(*world.x->find_queue("s"), {}).done;

@@ -272,3 +272,28 @@ TEST_CASE("an exchange that could not run for an hour lets nothing time out for 
   world.tick();
   CHECK(row_of(world.stat(), "s")["acked"] == 1);
 }
+
+TEST_CASE("an ack behind thousands of nacks is seen before anything times out") {
+  World world;
+  SubscriptionOptions options = exact();
+  options.backoff_initial = options.backoff_max = Nanoseconds(0);
+  options.ack_timeout = std::chrono::milliseconds(10);
+  options.max_deliveries = 1'000;
+  auto member = world.member("s", {"#"}, options);
+  auto publisher = world.publisher("", 4 << 20);
+  for (int i = 0; i < 5'000; ++i) publisher.add("a", "x");
+  publisher.commit();
+  world.run();
+  std::vector<Seen> taken;
+  for (Seen seen; member.take(seen);) taken.push_back(seen);
+  REQUIRE(taken.size() == 5'000);
+  world.tick();
+  for (std::size_t i = 0; i < taken.size(); ++i) {
+    member.verdict(taken[i].entry, i < 4'000 ? ring::Verdict::nack : ring::Verdict::ack);
+  }
+  for (int i = 0; i < 10; ++i) world.tick();
+  const auto row = row_of(world.stat(), "s");
+  CHECK(row["timed_out"] == 0);
+  CHECK(row["nacked"] == 4'000);
+  CHECK(row["acked"] == 1'000);
+}
