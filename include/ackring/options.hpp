@@ -77,7 +77,11 @@ struct SubscriptionOptions {
   Nanoseconds backoff_max = std::chrono::seconds(30);
   double backoff_multiplier = 2;
   double jitter = 0.1;
-  /// Unsettled deliveries of the member; 1 to 1,048,576, rounded up to a power of two.
+  /// A consumer group: any number of members; each event goes to one of them, the one with the most credit left.
+  bool group = false;
+  /// One delivery at a time: the next event waits until the one before is settled or dead-lettered, retries included.
+  bool ordered = false;
+  /// Unsettled deliveries of a member: its credit; 1 to 1,048,576, rounded up to a power of two.
   std::uint32_t max_in_flight = limits::default_max_in_flight;
   /// Power of two, 4 KiB to 1 GiB.
   std::size_t ring_bytes = limits::default_ring_bytes;

@@ -51,7 +51,6 @@ void Member::join(const SubscriptionOptions& options) {
                                       {"options", control::options_to_json(options)},
                                       {"given", control::given_options(options)}});
   subscription_ = reply_field<std::uint64_t>(reply.body, "subscription");
-  ring_incarnation_ = reply_field<std::uint64_t>(reply.body, "ring");
   ack_incarnation_ = reply_field<std::uint64_t>(reply.body, "ack_page");
   name_ = reply_field<std::string>(reply.body, "name");
   MemberStart start;
@@ -104,7 +103,7 @@ void Member::leave() noexcept {
   connection_->remove(*this);
   if (!known) return;
   try {
-    Json farewell{{"op", "unsubscribe"}, {"subscription", subscription_}, {"ring", ring_incarnation_}};
+    Json farewell{{"op", "unsubscribe"}, {"subscription", subscription_}, {"ack_page", ack_incarnation_}};
     if (connection_->connected()) {
       (void)connection_->request(std::move(farewell));
     } else {
@@ -196,7 +195,7 @@ Outcome Member::flush(Nanoseconds timeout) {
   if (!guard_.open()) return Outcome::closed;
   try {
     const auto ns = static_cast<std::uint64_t>(std::max<std::int64_t>(timeout.count(), 0));
-    (void)connection_->request({{"op", "settle"}, {"subscription", subscription_}}, ns);
+    (void)connection_->request({{"op", "settle"}, {"subscription", subscription_}, {"ack_page", ack_incarnation_}}, ns);
     return Outcome::ok;
   } catch (const Error& error) {
     const bool late = error.code() == ErrorCode::timeout || error.code() == ErrorCode::no_exchange;
@@ -243,7 +242,7 @@ Json Member::resume_request() const {
           {"patterns", Json::array()},
           {"options", Json::object()},
           {"given", Json::array()},
-          {"resume", {{"subscription", subscription_}, {"ring", ring_incarnation_}, {"ack_page", ack_incarnation_}}}};
+          {"resume", {{"subscription", subscription_}, {"ack_page", ack_incarnation_}}}};
 }
 
 void Member::resumed(shm::UniqueFd bell) {

@@ -116,7 +116,6 @@ class Member final : public Endpoint {
   std::string name_;
   bool ephemeral_ = false;
   std::uint64_t subscription_ = 0;
-  std::uint64_t ring_incarnation_ = 0;
   std::uint64_t ack_incarnation_ = 0;
 
   std::mutex mutex_;

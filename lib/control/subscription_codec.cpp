@@ -38,6 +38,11 @@ double real(const Json& value, std::string_view option) {
   return value.get<double>();
 }
 
+bool truth(const Json& value, std::string_view option) {
+  if (!value.is_boolean()) refuse(option, value.dump() + " is neither true nor false", "give one of them");
+  return value.get<bool>();
+}
+
 std::string text(const Json& value, std::string_view option) {
   if (!value.is_string()) refuse(option, value.dump() + " is not a string", "give a string");
   return value.get<std::string>();
@@ -92,6 +97,8 @@ Json options_to_json(const SubscriptionOptions& options) {
               {"backoff_multiplier", options.backoff_multiplier},
               {"jitter", options.jitter},
               {"max_dead_bytes", options.max_dead_bytes},
+              {"group", options.group},
+              {"ordered", options.ordered},
               {"max_in_flight", options.max_in_flight},
               {"ring_bytes", options.ring_bytes},
               {"max_events", options.max_events},
@@ -124,6 +131,10 @@ SubscriptionOptions options_from_json(std::string name, std::vector<std::string>
       result.jitter = real(value, option);
     } else if (option == "max_dead_bytes") {
       result.max_dead_bytes = number(value, option, any64);
+    } else if (option == "group") {
+      result.group = truth(value, option);
+    } else if (option == "ordered") {
+      result.ordered = truth(value, option);
     } else if (option == "max_in_flight") {
       result.max_in_flight = static_cast<std::uint32_t>(number(value, option, any32));
     } else if (option == "ring_bytes") {
@@ -156,6 +167,13 @@ void check_options(const SubscriptionOptions& options) {
                   "give words of [A-Za-z0-9_-], * or # split by '.', at most " + std::to_string(limits::topic_bytes) +
                       " bytes");
     }
+  }
+  if (options.group && options.name.empty()) {
+    refuse("group", "a group whose subscription has no name can't be joined", "give it a name");
+  }
+  if (options.ordered && options.guarantee == Guarantee::at_most_once) {
+    refuse("ordered", "what is settled when it is taken has nothing to wait for",
+           "leave it out, or take at-least-once");
   }
   if (options.ack_timeout.count() < static_cast<std::int64_t>(min_ack_timeout_ns)) {
     refuse("ack_timeout", std::to_string(options.ack_timeout.count()) + " ns is too short", "give at least 1 ms");

@@ -11,8 +11,9 @@ namespace ackring::exchange {
 using shm::LaterState;
 using shm::TransactionKind;
 
-bool Exchange::bury(Queue& queue, std::uint64_t entry, const Failure& failure, const ring::EventParts& event,
+bool Exchange::bury(Lane& lane, std::uint64_t entry, const Failure& failure, const ring::EventParts& event,
                     const Attempt& attempt) {
+  Queue& queue = *lane.queue;
   std::string reason = "max_deliveries";
   if (failure.cause == shm::DeliveryState::rejected) {
     reason = failure.reason.empty() ? "rejected" : "rejected: " + failure.reason;
@@ -20,14 +21,14 @@ bool Exchange::bury(Queue& queue, std::uint64_t entry, const Failure& failure, c
   Later later;
   later.dead_unix_ns = unix_now_ns();
   later.entry = entry;
-  later.ring = queue.ring_incarnation;
+  later.ring = lane.ring_incarnation;
   later.reason = reason;
   const std::uint64_t bytes = rewritten_bytes(event, attempt, &later);
   if (queue.block.dead_bytes + bytes > queue.options.max_dead_bytes || !queue.dead.reserve(bytes)) {
     ++queue.dead_held;
     return false;
   }
-  begin(TransactionKind::bury, queue.id, entry, failure.state_byte());
+  begin(TransactionKind::bury, queue.id, entry, moved_to(lane, failure.state_byte()));
   touch_log(queue, queue.state->dead, queue.dead, queue.dead_touched);
   rewrite(queue.dead.append(bytes), event, attempt, &later);
   ++queue.block.dead_of_n;
@@ -35,7 +36,7 @@ bool Exchange::bury(Queue& queue, std::uint64_t entry, const Failure& failure, c
   ++queue.block.dead_lettered;
   queue.block.dead_bytes += bytes;
   commit_sinks();
-  set_state(queue, entry, failure.cause, failure.let_go);
+  set_state(lane, entry, failure.cause, failure.let_go);
   return true;
 }
 

@@ -8,19 +8,19 @@ bool Exchange::ready_slowly(Queue& queue, std::uint64_t bytes, std::uint64_t now
   if (bytes > queue.largest_record) return true;  // put() counts it as dropped
   if (!queue.to_backlog) {
     if (!redoing && open_window(queue, bytes)) return true;
-    settle(queue);
+    settle(queue.lane);
     if (!redoing && open_window(queue, bytes)) {
-      queue.full_since_ns = 0;
+      queue.lane.full_since_ns = 0;
       return true;
     }
-    if (queue.has_credit() && queue.ring.fits(bytes)) {
-      queue.full_since_ns = 0;
+    if (queue.lane.has_credit() && queue.lane.ring.fits(bytes)) {
+      queue.lane.full_since_ns = 0;
       return true;
     }
     // A member that merely waits for its turn on the core gets one before its events take the long way.
-    if (!redoing && queue.has_member()) {
-      if (queue.full_since_ns == 0) queue.full_since_ns = now_ns | 1;
-      if (now_ns - queue.full_since_ns < full_ring_grace_ns) return false;
+    if (!redoing && queue.lane.has_member()) {
+      if (queue.lane.full_since_ns == 0) queue.lane.full_since_ns = now_ns | 1;
+      if (now_ns - queue.lane.full_since_ns < full_ring_grace_ns) return false;
     }
   }
   return backlog_ready(queue, bytes, redoing);
@@ -28,27 +28,27 @@ bool Exchange::ready_slowly(Queue& queue, std::uint64_t bytes, std::uint64_t now
 
 // A redo never writes without looking: its sinks may hold the event already.
 bool Exchange::open_window(Queue& queue, std::uint64_t bytes) {
-  if (!queue.has_credit() || queue.ring.contiguous() < bytes) return false;
-  touch_ring(queue);
+  if (!queue.lane.has_credit() || queue.lane.ring.contiguous() < bytes) return false;
+  touch_ring(queue.lane);
   if (queue.dropping) return false;
   count_entries(queue);
-  queue.window_bytes = queue.ring.contiguous();
-  queue.window_entries = queue.slots() - (queue.entries - queue.floor_entry);
-  queue.delivery_of_entry = queue.block.matched + 1 - queue.entries;
+  queue.lane.window_bytes = queue.lane.ring.contiguous();
+  queue.lane.window_entries = queue.lane.slots() - (queue.lane.entries - queue.lane.floor_entry);
+  queue.lane.delivery_of_entry = queue.block.matched + 1 - queue.lane.entries;
   return true;
 }
 
 // What put() wrote through the window and has not counted one by one.
 void Exchange::count_entries(Queue& queue) {
-  const std::uint64_t fresh = queue.entries - queue.counted_entries;
-  queue.counted_entries = queue.entries;
+  const std::uint64_t fresh = queue.lane.entries - queue.lane.counted_entries;
+  queue.lane.counted_entries = queue.lane.entries;
   queue.block.ring_of_n += fresh;
   queue.block.matched += fresh;
 }
 
 void Exchange::close_window(Queue& queue) {
   count_entries(queue);
-  queue.window_bytes = queue.window_entries = 0;
+  queue.lane.window_bytes = queue.lane.window_entries = 0;
 }
 
 bool Exchange::backlog_ready(Queue& queue, std::uint64_t bytes, bool redoing) {
@@ -67,17 +67,24 @@ bool Exchange::backlog_ready(Queue& queue, std::uint64_t bytes, bool redoing) {
   return true;
 }
 
-std::byte* Exchange::place(Queue& queue, std::uint64_t bytes) {
-  if (!queue.to_backlog && queue.has_credit()) [[likely]] {
-    touch_ring(queue);
-    std::byte* to = queue.ring.claim(bytes);
-    if (to != nullptr) [[likely]] {
-      queue.ring.advance(bytes);
-      queue.ends[queue.entries & queue.slot_mask] = static_cast<std::uint32_t>(queue.ring.position());
-      queue.counted_entries = ++queue.entries;
-      ++queue.block.ring_of_n;
-      return to;
-    }
+// Room for a record in the ring of a lane, nullptr if there is none.
+std::byte* Exchange::place_in_ring(Lane& lane, std::uint64_t bytes) {
+  if (!lane.has_credit()) return nullptr;
+  touch_ring(lane);
+  std::byte* to = lane.ring.claim(bytes);
+  if (to == nullptr) return nullptr;
+  lane.ring.advance(bytes);
+  lane.ends[lane.entries & lane.slot_mask] = static_cast<std::uint32_t>(lane.ring.position());
+  lane.counted_entries = ++lane.entries;
+  ++lane.queue->block.ring_of_n;
+  return to;
+}
+
+// … or, behind what waits there already, in the backlog.
+std::byte* Exchange::place(Lane& lane, std::uint64_t bytes) {
+  Queue& queue = *lane.queue;
+  if (queue.dispatched() ? &lane != &queue.lane : !queue.to_backlog) {
+    if (std::byte* to = place_in_ring(lane, bytes)) return to;
   }
   touch_backlog(queue);
   queue.to_backlog = true;
@@ -103,7 +110,7 @@ void Exchange::put_slowly(Queue& queue, const shm::RecordHeader& header, const s
     ++queue.block.dropped_newest;
     return;
   }
-  std::byte* to = place(queue, header.bytes);
+  std::byte* to = place(queue.lane, header.bytes);
   ring::write_header(to, header, queue.block.matched);
   copy_body(to + sizeof header, body, header.bytes - sizeof header);
 }

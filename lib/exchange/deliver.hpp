@@ -26,7 +26,7 @@ inline void copy_body(std::byte* to, const std::byte* from, std::uint64_t bytes)
 }
 
 inline bool in_window(const Queue& queue, std::uint64_t bytes) noexcept {
-  return bytes <= queue.window_bytes && queue.window_entries != 0 && bytes <= queue.largest_record;
+  return bytes <= queue.lane.window_bytes && queue.lane.window_entries != 0 && bytes <= queue.largest_record;
 }
 
 inline bool Exchange::ready(Queue& queue, std::uint64_t bytes, std::uint64_t now_ns, bool redoing) {
@@ -39,13 +39,13 @@ inline void Exchange::put(Queue& queue, const shm::RecordHeader& header, const s
     put_slowly(queue, copy, body);
     return;
   }
-  queue.window_bytes -= header.bytes;
-  --queue.window_entries;
-  std::byte* to = queue.ring.append(header.bytes);
-  const std::uint64_t entry = queue.entries++;
-  queue.ends[entry & queue.slot_mask] = static_cast<std::uint32_t>(queue.ring.position());
+  queue.lane.window_bytes -= header.bytes;
+  --queue.lane.window_entries;
+  std::byte* to = queue.lane.ring.append(header.bytes);
+  const std::uint64_t entry = queue.lane.entries++;
+  queue.lane.ends[entry & queue.lane.slot_mask] = static_cast<std::uint32_t>(queue.lane.ring.position());
   queue.block.sequence_of_n = header.sequence;
-  ring::write_header(to, header, entry + queue.delivery_of_entry);
+  ring::write_header(to, header, entry + queue.lane.delivery_of_entry);
   copy_body(to + sizeof header, body, header.bytes - sizeof header);
 }
 

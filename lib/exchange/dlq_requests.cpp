@@ -37,7 +37,7 @@ Reply Service::dead_letters(const std::string& op, const Json& request) {
   Reply reply;
   DeadLetterResult result;
   const std::uint64_t now_ns = shm::Environment::now_ns();
-  if (queue->active && !queue->leaving) exchange_.sweep(*queue, now_ns);
+  if (queue->active) exchange_.sweep(*queue, now_ns);
   if (op == "dead_letters") {
     std::string records;
     result = Exchange::walk_dead(*queue, filter, [&records](std::uint64_t, const ring::EventParts& event) {

@@ -42,7 +42,7 @@ Exchange::Exchange(shm::Directory& directory) : directory_(directory) {
       remove_subscription(*queue);
       continue;
     }
-    queue->to_backlog = !queue->has_ring || queue->block.backlog_events != 0;
+    queue->to_backlog = queue->dispatched() || !queue->lane.has_ring || queue->block.backlog_events != 0;
     index_retries(*queue);
     activate(*queue);
   }
@@ -205,17 +205,14 @@ void Exchange::tick(std::uint64_t now_ns) {
   page_->tick_ns.store(now_ns, std::memory_order_relaxed);  // relaxed: a sign of life for tools
   for (std::size_t i = 0; i < active_.size();) {
     Queue& queue = *active_[i];
-    if (queue.leaving) {
-      detach_member(queue);
-    } else {
-      sweep(queue, now_ns);
-    }
-    if (i >= active_.size() || active_[i] != &queue) continue;  // an ephemeral one has gone
-    const bool settled = queue.floor_entry == queue.entries && queue.block.backlog_events == 0;
+    if (!detach_members(queue, [](const Lane& lane) { return lane.leaving; })) continue;  // an ephemeral one has gone
+    sweep(queue, now_ns);
+    bool settled = queue.block.backlog_events == 0;
+    queue.each_lane([&settled](const Lane& lane) { settled = settled && lane.floor_entry == lane.entries; });
     if (settled) queue.backlog.trim(queue.block.backlog_head);
     if (queue.block.retry_events == 0) queue.retry.trim(queue.block.retry_head);
     if (queue.block.dead_events == 0) queue.dead.trim(queue.block.dead_head);
-    if (queue.block.retry_events == 0 && (settled || (!queue.has_member() && !queue.leaving))) {
+    if (queue.block.retry_events == 0 && (settled || !queue.has_member())) {
       queue.active = false;
       active_[i] = active_.back();
       active_.pop_back();
@@ -265,9 +262,10 @@ bool Exchange::prepare_park() {
     ingress->cursor->not_polled.store(1, std::memory_order_relaxed);  // relaxed: ordered by the barrier below
   }
   for (Queue* queue : active_) {
-    if (queue->has_member() && (queue->to_backlog || queue->full_since_ns != 0)) {
-      queue->ring_page->acks_wanted.store(1, std::memory_order_relaxed);  // relaxed: ordered by the barrier below
-    }
+    queue->each_lane([queue](Lane& lane) {
+      if (!lane.has_member() || !queue->wants_acks(lane)) return;
+      lane.ring_page->acks_wanted.store(1, std::memory_order_relaxed);  // relaxed: ordered by the barrier below
+    });
   }
   shm::barrier_for_parker();
   for (const Ingress* ingress : hot_) {
@@ -277,9 +275,13 @@ bool Exchange::prepare_park() {
     }
   }
   for (Queue* queue : active_) {
-    const std::uint64_t floor = queue->floor_entry;
-    if (queue->to_backlog || queue->full_since_ns != 0) settle(*queue);
-    if (queue->floor_entry != floor) return false;
+    bool moved = false;
+    queue->each_lane([&](Lane& lane) {
+      const std::uint64_t floor = lane.floor_entry;
+      if (queue->wants_acks(lane)) settle(lane);
+      moved = moved || lane.floor_entry != floor;
+    });
+    if (moved) return false;
   }
   return true;
 }
@@ -289,9 +291,9 @@ void Exchange::unpark() {
     ingress->cursor->not_polled.store(0, std::memory_order_relaxed);  // relaxed: a late look only rings once too often
   }
   for (Queue* queue : active_) {
-    if (queue->has_ring) {
-      queue->ring_page->acks_wanted.store(0, std::memory_order_relaxed);  // relaxed: as above
-    }
+    queue->each_lane([](Lane& lane) {
+      if (lane.has_ring) lane.ring_page->acks_wanted.store(0, std::memory_order_relaxed);  // relaxed: as above
+    });
   }
 }
 

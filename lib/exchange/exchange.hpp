@@ -43,6 +43,7 @@ struct PublisherGrant {
 /// What a member's client gets.
 struct MemberGrant {
   Queue* queue = nullptr;
+  Lane* lane = nullptr;
   std::uint64_t entry = 0;     // first entry to take
   std::uint64_t position = 0;  // where its record is looked for
   std::string ring_file;       // read-only for the client
@@ -81,7 +82,8 @@ class Exchange {
   /// The publisher's process is gone or has closed it: what is committed is routed, then the ring goes.
   void detach_publisher(Ingress& ingress);
   /// The member's process is gone or has left: what was taken and has no verdict is delivered again.
-  void detach_member(Queue& queue);
+  void detach_member(Lane& lane);
+  bool detach_members(Queue& queue, const std::function<bool(const Lane&)>& which);
   void client_gone(std::uint64_t client);
   [[nodiscard]] Ingress* find_publisher(std::uint16_t slot, std::uint64_t incarnation) noexcept;
   [[nodiscard]] Queue* find_queue(std::string_view name) noexcept;
@@ -129,7 +131,8 @@ class Exchange {
   // transaction.cpp
   void begin(shm::TransactionKind kind, std::uint64_t source, std::uint64_t from, std::uint64_t to);
   void touch(Queue& queue);
-  void touch_ring(Queue& queue);
+  void touch_ring(Lane& lane);
+  static std::uint64_t moved_to(const Lane& lane, std::uint64_t state_byte) noexcept;
   void touch_backlog(Queue& queue);
   void touch_log(Queue& queue, shm::Sink& sink, const log::SegmentLog& log, bool& touched);
   static void count_source(Queue& queue, shm::TransactionKind kind, const shm::RecordHeader& record);
@@ -155,36 +158,48 @@ class Exchange {
   bool backlog_ready(Queue& queue, std::uint64_t bytes, bool redoing);
   void put(Queue& queue, const shm::RecordHeader& header, const std::byte* body);
   void put_slowly(Queue& queue, const shm::RecordHeader& header, const std::byte* body);
-  std::byte* place(Queue& queue, std::uint64_t bytes);
+  std::byte* place_in_ring(Lane& lane, std::uint64_t bytes);
+  std::byte* place(Lane& lane, std::uint64_t bytes);
   void keep_limits(Queue& queue);
 
   // settle.cpp
-  void settle(Queue& queue);
-  void move_floor(Queue& queue, std::uint64_t entry);
-  void set_state(Queue& queue, std::uint64_t entry, shm::DeliveryState state, bool let_go);
+  void settle(Lane& lane);
+  void pass_decided(Lane& lane, std::uint64_t until);
+  void move_floor(Lane& lane, std::uint64_t entry);
+  void set_state(Lane& lane, std::uint64_t entry, shm::DeliveryState state, bool let_go);
 
   // pump.cpp, retry.cpp, watchdog.cpp
   bool pump(Queue& queue);
+  std::uint64_t pump_into(Lane& lane, std::uint64_t most);
   std::uint64_t back_off_ns(const SubscriptionOptions& options, std::uint32_t used);
-  bool fail(Queue& queue, std::uint64_t entry, const Failure& failure, std::uint64_t now_ns);
+  bool fail(Lane& lane, std::uint64_t entry, const Failure& failure, std::uint64_t now_ns);
   std::uint64_t append_retry(Queue& queue, const ring::EventParts& event, const Attempt& attempt, const Later& later);
-  bool redeliver(Queue& queue, std::uint64_t entry, const Failure& failure, const ring::EventParts& event,
+  bool redeliver(Lane& lane, std::uint64_t entry, const Failure& failure, const ring::EventParts& event,
                  Attempt attempt);
-  bool place_ready(Queue& queue, std::uint64_t bytes);
+  Lane* place_ready(Queue& queue, std::uint64_t bytes);
   void release_due(Queue& queue, std::uint64_t now_ns);
-  bool complete_late(Queue& queue, std::uint64_t entry);
+  bool complete_late(Lane& lane, std::uint64_t entry);
   void shorten(Queue& queue, log::SegmentLog& log, std::uint64_t& head);
   void index_retries(Queue& queue);
 
+  // dispatch.cpp
+  static bool may_dispatch(const Queue& queue);
+  static Lane* member_with_room(Queue& queue, std::uint64_t bytes);
+  bool dispatch(Queue& queue);
+  bool hand_over(Queue& queue, bool& moved);
+  void hand(Lane& from, std::uint64_t entry, Lane& to);
+  void revoke(Lane& lane);
+  void revoke_idle(Queue& queue, std::uint64_t now_ns);
+
   // dead_letter.cpp
-  bool bury(Queue& queue, std::uint64_t entry, const Failure& failure, const ring::EventParts& event,
+  bool bury(Lane& lane, std::uint64_t entry, const Failure& failure, const ring::EventParts& event,
             const Attempt& attempt);
 
-  void sweep_verdicts(Queue& queue, std::uint64_t now_ns);
-  static Failure failure_of(const Queue& queue, std::uint64_t entry, const ring::AckSeen& seen);
-  static void extend(Queue& queue, std::uint64_t entry, const ring::AckSeen& seen, std::uint64_t now_ns);
-  bool time_out(Queue& queue, std::uint64_t entry, std::uint64_t now_ns);
-  void expire(Queue& queue, std::uint64_t now_ns);
+  void sweep_verdicts(Lane& lane, std::uint64_t now_ns);
+  static Failure failure_of(const Lane& lane, std::uint64_t entry, const ring::AckSeen& seen);
+  static void extend(Lane& lane, std::uint64_t entry, const ring::AckSeen& seen, std::uint64_t now_ns);
+  bool time_out(Lane& lane, std::uint64_t entry, std::uint64_t now_ns);
+  void expire(Lane& lane, std::uint64_t now_ns);
   void shift_deadlines(std::uint64_t excess_ns);
 
   // recover.cpp, redo.cpp
@@ -192,7 +207,7 @@ class Exchange {
   struct FoundSubscription;
   void recover_subscriptions(const std::vector<std::string>& files);
   void recover_subscription(FoundSubscription& found);
-  void recover_ring(Queue& queue);
+  void recover_ring(Lane& lane);
   void redo();
   void redo_route(std::uint64_t slot, std::uint64_t from, std::uint64_t to);
   void redo_pump(Queue& queue, std::uint64_t from);
@@ -200,9 +215,10 @@ class Exchange {
   void remove_strays(const std::vector<std::string>& files);
 
   // membership.cpp, subscriptions.cpp
-  void create_ring(Queue& queue);
-  void map_ring(Queue& queue);
-  void retire_ring(Queue& queue);
+  Lane& lane_for_member(Queue& queue);
+  void create_ring(Lane& lane);
+  void map_ring(Lane& lane);
+  void retire_ring(Lane& lane);
   void map_ingress(Ingress& ingress);
   void retire_ingress(Ingress& ingress);
   void check_same_options(const Queue& queue, const SubscriptionOptions& options,
@@ -223,6 +239,7 @@ class Exchange {
   bool fence_required_ = false;
 
   std::vector<Queue*> touched_;                       // by the open transaction
+  std::vector<Lane*> touched_members_;                // … the rings of dispatched subscriptions
   std::vector<Ingress*> hot_;                         // polled
   std::vector<Queue*> active_;                        // with something unsettled
   std::size_t turn_ = 0;                              // of the round robin

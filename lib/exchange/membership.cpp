@@ -1,5 +1,6 @@
 // Membership: publishers and members come and go. Each change counts by one store or one rename; what a crash leaves
 // unfinished before it is removed by recovery, and repeated after it.
+#include <algorithm>
 #include <bit>
 #include <cstring>
 
@@ -197,7 +198,8 @@ void Exchange::retire_ingress(Ingress& ingress) {
 
 // ------------------------------------------------------------------------------------------------------------- members
 
-void Exchange::create_ring(Queue& queue) {
+void Exchange::create_ring(Lane& lane) {
+  Queue& queue = *lane.queue;
   const std::uint64_t slots = std::bit_ceil(std::uint64_t{queue.options.max_in_flight});
   const std::uint64_t ring_bytes = queue.options.ring_bytes;
   const std::uint64_t incarnation = next_file();
@@ -206,57 +208,69 @@ void Exchange::create_ring(Queue& queue) {
                          auto* page = reinterpret_cast<shm::MemberRing*>(base);
                          page->ring_bytes = ring_bytes;
                          page->slots = slots;
-                         page->start_entry = queue.entries;
-                         page->blocks[0].floor_entry = queue.entries;
+                         page->start_entry = lane.entries;
+                         page->blocks[0].floor_entry = lane.entries;
                        });
-  queue.ring_incarnation = incarnation;
-  map_ring(queue);
-  queue.ring_block = shm::read_block(queue.ring_page->version, queue.ring_page->blocks);
-  queue.floor_entry = queue.taken = queue.entries;
-  queue.decided = 0;
-  queue.to_backlog = queue.block.backlog_events != 0;
+  lane.ring_incarnation = incarnation;
+  map_ring(lane);
+  lane.ring_block = shm::read_block(lane.ring_page->version, lane.ring_page->blocks);
+  lane.floor_entry = lane.taken = lane.entries;
+  lane.decided = 0;
+  queue.to_backlog = queue.dispatched() || queue.block.backlog_events != 0;
 }
 
-void Exchange::map_ring(Queue& queue) {
-  const std::string name = ring_name(queue.id, queue.ring_incarnation);
-  queue.ring_segment = shm::Segment::attach(directory_, name, shm::SegmentKind::member_ring, shm::Access::read_write);
-  queue.ring_segment.close_fd();
-  queue.ring_page = queue.ring_segment.as<shm::MemberRing>();
-  const std::uint64_t slots = queue.ring_page->slots;
-  const std::uint64_t ring_bytes = queue.ring_page->ring_bytes;
+void Exchange::map_ring(Lane& lane) {
+  const std::string name = ring_name(lane.queue->id, lane.ring_incarnation);
+  lane.ring_segment = shm::Segment::attach(directory_, name, shm::SegmentKind::member_ring, shm::Access::read_write);
+  lane.ring_segment.close_fd();
+  lane.ring_page = lane.ring_segment.as<shm::MemberRing>();
+  const std::uint64_t slots = lane.ring_page->slots;
+  const std::uint64_t ring_bytes = lane.ring_page->ring_bytes;
   const std::uint64_t data = shm::page_bytes + states_bytes(slots);
   if (!std::has_single_bit(slots) || !std::has_single_bit(ring_bytes) ||
-      data + ring_bytes > queue.ring_segment.bytes()) {
+      data + ring_bytes > lane.ring_segment.bytes()) {
     throw Error(ErrorCode::damaged, name, "its sizes do not fit its file");
   }
-  queue.slot_mask = slots - 1;
-  queue.states = queue.ring_segment.as<shm::Word8>(shm::page_bytes);
-  queue.ends_storage = std::make_unique_for_overwrite<std::uint32_t[]>(slots);
-  queue.ends = queue.ends_storage.get();
+  lane.slot_mask = slots - 1;
+  lane.states = lane.ring_segment.as<shm::Word8>(shm::page_bytes);
+  lane.ends_storage = std::make_unique_for_overwrite<std::uint32_t[]>(slots);
+  lane.ends = lane.ends_storage.get();
   // relaxed: X is the only writer
-  queue.ring = ring::RingWriter(queue.ring_segment.data() + data, ring_bytes, &queue.ring_page->tail,
-                                queue.ring_page->tail.load(std::memory_order_relaxed), 0);
-  queue.ring.set_head(shm::read_block(queue.ring_page->version, queue.ring_page->blocks).floor_position);
-  queue.has_ring = true;
+  lane.ring = ring::RingWriter(lane.ring_segment.data() + data, ring_bytes, &lane.ring_page->tail,
+                               lane.ring_page->tail.load(std::memory_order_relaxed), 0);
+  lane.ring.set_head(shm::read_block(lane.ring_page->version, lane.ring_page->blocks).floor_position);
+  lane.has_ring = true;
 }
 
 // A ring that is empty and has no member goes; its totals are folded into the subscription's block by one store.
-void Exchange::retire_ring(Queue& queue) {
+void Exchange::retire_ring(Lane& lane) {
+  Queue& queue = *lane.queue;
   shm::SubscriptionBlock& block = queue.block;
-  for (std::size_t i = 0; i < shm::delivery_states; ++i) block.totals[i] += queue.ring_block.totals[i];
-  block.delivered += queue.floor_entry - queue.ring_page->start_entry;
-  block.retired_ring = queue.ring_incarnation;
-  block.entries = queue.entries;
+  for (std::size_t i = 0; i < shm::delivery_states; ++i) block.totals[i] += lane.ring_block.totals[i];
+  block.delivered += lane.floor_entry - lane.ring_page->start_entry;
+  block.retired_ring = lane.ring_incarnation;
+  if (!queue.dispatched()) block.entries = lane.entries;
   shm::write_block(queue.state->version, queue.state->blocks, block);
-  directory_.remove(ring_name(queue.id, queue.ring_incarnation));
-  queue.has_ring = false;
+  directory_.remove(ring_name(queue.id, lane.ring_incarnation));
+  lane.has_ring = false;
   queue.to_backlog = true;
-  queue.ring = ring::RingWriter{};
-  queue.ring_page = nullptr;
-  queue.states = nullptr;
-  queue.ring_segment = shm::Segment{};
-  queue.ends_storage.reset();
-  queue.ring_block = shm::RingBlock{};
+  lane.ring = ring::RingWriter{};
+  lane.ring_page = nullptr;
+  lane.states = nullptr;
+  lane.ring_segment = shm::Segment{};
+  lane.ends_storage.reset();
+  lane.ring_block = shm::RingBlock{};
+}
+
+// The lane of a member to be. What is left in the ring of one who is gone comes with it, or comes to it by hand_over().
+Lane& Exchange::lane_for_member(Queue& queue) {
+  if (!queue.options.group && queue.has_member()) {
+    throw Error(ErrorCode::busy, "subscription '" + queue.options.name + "'", "it has a member already",
+                "stop that one, or use another name");
+  }
+  if (!queue.dispatched()) return queue.lane;
+  queue.members.push_back(std::make_unique<Lane>(queue));
+  return *queue.members.back();
 }
 
 MemberGrant Exchange::attach_member(std::uint64_t client, const SubscriptionOptions& options, bool ephemeral,
@@ -271,88 +285,111 @@ MemberGrant Exchange::attach_member(std::uint64_t client, const SubscriptionOpti
   } else {
     check_same_options(*queue, options, given);
   }
-  if (queue->has_member() || queue->leaving) {
-    throw Error(ErrorCode::busy, "subscription '" + options.name + "'", "it has a member already",
-                "stop that one, or use another name");
-  }
+  Lane& lane = lane_for_member(*queue);
   try {
-    if (!queue->has_ring) create_ring(*queue);
+    if (!lane.has_ring) create_ring(lane);
     const std::uint64_t incarnation = next_file();
+    const std::uint64_t first = lane.taken;
     shm::Segment::create(directory_, ack_name(queue->id, incarnation), shm::SegmentKind::ack_page,
-                         ring::ack_page_bytes(queue->slots()), generation_, queue->id, [&](std::byte* base) {
+                         ring::ack_page_bytes(lane.slots()), generation_, queue->id, [&](std::byte* base) {
                            auto* page = reinterpret_cast<shm::AckPage*>(base);
-                           page->slots = queue->slots();
-                           page->start_entry = queue->taken;
+                           page->slots = lane.slots();
+                           page->start_entry = first;
                            // relaxed: nobody knows the file yet
-                           page->taken.store(queue->taken, std::memory_order_relaxed);
-                           page->acked_through.store(queue->taken, std::memory_order_relaxed);  // relaxed: as above
-                           page->refused.store(queue->taken, std::memory_order_relaxed);        // relaxed: as above
-                           page->released.store(queue->taken, std::memory_order_relaxed);       // relaxed: as above
+                           page->taken.store(first, std::memory_order_relaxed);
+                           page->acked_through.store(first, std::memory_order_relaxed);  // relaxed: as above
+                           page->refused.store(first, std::memory_order_relaxed);        // relaxed: as above
+                           page->released.store(first, std::memory_order_relaxed);       // relaxed: as above
                          });
-    queue->ack_segment = shm::Segment::attach(directory_, ack_name(queue->id, incarnation), shm::SegmentKind::ack_page,
-                                              shm::Access::read_only);
-    queue->ack_incarnation = incarnation;
+    lane.ack_segment = shm::Segment::attach(directory_, ack_name(queue->id, incarnation), shm::SegmentKind::ack_page,
+                                            shm::Access::read_only);
+    lane.ack_incarnation = incarnation;
   } catch (const Error&) {
+    if (queue->dispatched()) {
+      if (lane.has_ring) retire_ring(lane);
+      queue->members.pop_back();
+    }
     if (queue->ephemeral) remove_subscription(*queue);
     throw;
   }
-  queue->acks = ring::AckReader(queue->ack_segment.as<shm::AckPage>(), queue->slots());
-  queue->client = client;
-  queue->ring_page->client.store(client, std::memory_order_relaxed);  // relaxed: published by ack_page
+  lane.acks = ring::AckReader(lane.ack_segment.as<shm::AckPage>(), lane.slots());
+  lane.client = client;
+  lane.ring_page->revoked.store(0, std::memory_order_relaxed);  // relaxed: the member's process maps it later
+  lane.revoked_to = 0;
+  lane.ring_page->client.store(client, std::memory_order_relaxed);  // relaxed: published by ack_page
   // release(ring.ack_page): the page's file, and client
-  queue->ring_page->ack_page.store(queue->ack_incarnation, std::memory_order_release);
-  queue->marks.clear();
-  queue->timed_out_below = queue->taken;
-  queue->full_since_ns = 0;
-  queue->to_backlog = queue->block.backlog_events != 0;
+  lane.ring_page->ack_page.store(lane.ack_incarnation, std::memory_order_release);
+  lane.marks.clear();
+  lane.timed_out_below = lane.taken;
+  lane.full_since_ns = 0;
+  queue->to_backlog = queue->dispatched() || queue->block.backlog_events != 0;
   activate(*queue);
-  return {queue, queue->taken, queue->begin_of(queue->taken), ring_name(queue->id, queue->ring_incarnation),
-          ack_name(queue->id, queue->ack_incarnation)};
+  return {queue,
+          &lane,
+          lane.taken,
+          lane.begin_of(lane.taken),
+          ring_name(queue->id, lane.ring_incarnation),
+          ack_name(queue->id, lane.ack_incarnation)};
 }
 
-void Exchange::detach_member(Queue& queue) {
-  if (!queue.has_member()) return;
-  queue.leaving = true;
-  queue.bell = shm::Bell{};
+void Exchange::detach_member(Lane& lane) {
+  Queue& queue = *lane.queue;
+  if (!lane.has_member()) return;
+  lane.leaving = true;
+  lane.bell = shm::Bell{};
   const std::uint64_t now_ns = now_ns_ != 0 ? now_ns_ : shm::Environment::now_ns();
-  settle(queue);
-  sweep_verdicts(queue, now_ns);
+  settle(lane);
+  sweep_verdicts(lane, now_ns);
   // What is left of the taken ones has no verdict: at-most-once deliveries count as acked, others are delivered again.
-  for (std::uint64_t entry = queue.floor_entry; entry != queue.taken; ++entry) {
-    const std::uint8_t state = queue.state_of(entry);
+  for (std::uint64_t entry = lane.floor_entry; entry != lane.taken; ++entry) {
+    const std::uint8_t state = lane.state_of(entry);
     if (state != 0) {
-      if ((state & shm::let_go_bit) == 0) set_state(queue, entry, static_cast<shm::DeliveryState>(state), true);
+      if ((state & shm::let_go_bit) == 0) set_state(lane, entry, static_cast<shm::DeliveryState>(state), true);
+    } else if (lane.is_returned(entry)) {
+      continue;  // it was not taken after all
     } else if (queue.at_most_once()) {
-      set_state(queue, entry, shm::DeliveryState::acked, true);
+      set_state(lane, entry, shm::DeliveryState::acked, true);
     } else {
       Failure failure;
       failure.cause = shm::DeliveryState::member_died;
-      if (!fail(queue, entry, failure, now_ns)) {
+      failure.delay_ns = 0;
+      if (!fail(lane, entry, failure, now_ns)) {
         activate(queue);
         return;  // no room for the copy: the next tick goes on
       }
     }
   }
-  queue.waiting.clear();
-  queue.extended.clear();
-  auto& totals = queue.ring_block.totals;
-  for (std::uint64_t entry = queue.floor_entry; entry != queue.taken; ++entry) {
-    ++totals[queue.state_of(entry) & ~shm::let_go_bit];
-  }
-  move_floor(queue, queue.taken);
-  queue.ring_page->ack_page.store(0, std::memory_order_release);  // release(ring.ack_page): everything taken is decided
-  queue.ring_page->client.store(0, std::memory_order_relaxed);    // relaxed: means nothing without ack_page
-  directory_.remove(ack_name(queue.id, queue.ack_incarnation));
-  queue.acks = ring::AckReader{};
-  queue.ack_segment = shm::Segment{};
-  queue.ack_incarnation = queue.client = 0;
-  queue.marks.clear();
-  queue.leaving = false;
+  lane.waiting.clear();
+  lane.extended.clear();
+  pass_decided(lane, lane.taken);
+  lane.ring_page->ack_page.store(0, std::memory_order_release);  // release(ring.ack_page): everything taken is decided
+  lane.ring_page->client.store(0, std::memory_order_relaxed);    // relaxed: means nothing without ack_page
+  directory_.remove(ack_name(queue.id, lane.ack_incarnation));
+  lane.acks = ring::AckReader{};
+  lane.ack_segment = shm::Segment{};
+  lane.ack_incarnation = lane.client = 0;
+  lane.marks.clear();
+  lane.leaving = false;
   if (queue.ephemeral) {
     remove_subscription(queue);
-  } else if (queue.floor_entry == queue.entries) {
-    retire_ring(queue);
+  } else if (lane.floor_entry == lane.entries) {
+    retire_ring(lane);
+    if (queue.dispatched()) std::erase_if(queue.members, [&](const auto& member) { return member.get() == &lane; });
+  } else if (queue.dispatched()) {
+    queue.has_orphans = true;  // the others get what it had not taken
+    activate(queue);
   }
+}
+
+// Detaching may be the end of the lane, and of an ephemeral subscription as a whole: false then.
+bool Exchange::detach_members(Queue& queue, const std::function<bool(const Lane&)>& which) {
+  std::vector<Lane*> chosen;
+  queue.each_lane([&](Lane& lane) {
+    if (lane.has_member() && which(lane)) chosen.push_back(&lane);
+  });
+  const std::uint64_t id = queue.id;
+  for (Lane* lane : chosen) detach_member(*lane);
+  return chosen.empty() || find_queue(id) != nullptr;
 }
 
 void Exchange::client_gone(std::uint64_t client) {
@@ -361,7 +398,9 @@ void Exchange::client_gone(std::uint64_t client) {
     if (ingress && ingress->client == client) detach_publisher(*ingress);
   }
   for (std::size_t i = 0; i < queues_.size(); ++i) {
-    if (queues_[i] && queues_[i]->client == client) detach_member(*queues_[i]);
+    if (queues_[i]) {
+      detach_members(*queues_[i], [client](const Lane& lane) { return lane.client == client; });
+    }
   }
 }
 

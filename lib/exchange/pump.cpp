@@ -1,46 +1,50 @@
-// Pump: moves events from the head of a backlog into the member's ring, as far as there is room.
-#include <cstring>
-
+// Pump: moves events from the head of a backlog into a member's ring, as far as there is room.
 #include "lib/exchange/exchange.hpp"
 
 namespace ackring::exchange {
 
 bool Exchange::pump(Queue& queue) {
-  if (!queue.to_backlog || !queue.has_ring || !queue.has_member()) return false;
-  settle(queue);
+  if (queue.dispatched()) return dispatch(queue);
+  Lane& lane = queue.lane;
+  if (!queue.to_backlog || !lane.has_ring || !lane.has_member()) return false;
+  settle(lane);
+  std::uint64_t head = queue.block.backlog_head;
+  const shm::RecordHeader* record = queue.backlog.at(head);
+  if (record != nullptr && !(lane.has_credit() && lane.ring.fits(record->bytes))) return false;
+  if (record != nullptr) pump_into(lane, batch_events);
+  if (queue.block.backlog_events == 0) {
+    queue.to_backlog = false;
+    lane.full_since_ns = 0;
+  }
+  return true;
+}
+
+// One transaction: up to `most` events from the head of the backlog. Answers how many.
+std::uint64_t Exchange::pump_into(Lane& lane, std::uint64_t most) {
+  Queue& queue = *lane.queue;
   shm::SubscriptionBlock& block = queue.block;
   std::uint64_t head = block.backlog_head;
   const shm::RecordHeader* record = queue.backlog.at(head);
-  if (record != nullptr && !(queue.has_credit() && queue.ring.fits(record->bytes))) return false;
-  if (record != nullptr) {
-    begin(shm::TransactionKind::pump, queue.id, block.backlog_head, 0);
-    touch_ring(queue);
-    for (std::uint64_t events = 0, bytes = 0; record != nullptr && events < batch_events && bytes < batch_bytes;
-         ++events) {
-      if (!queue.has_credit() || !queue.ring.fits(record->bytes)) break;
-      const std::uint32_t size = record->bytes;
-      std::byte* to = queue.ring.claim(size);
-      shm::shared_copy(to, record, size);
-      queue.ring.advance(size);
-      queue.ends[queue.entries & queue.slot_mask] = static_cast<std::uint32_t>(queue.ring.position());
-      queue.counted_entries = ++queue.entries;
-      ++block.ring_of_n;
-      --block.backlog_events;
-      block.backlog_bytes -= size;
-      bytes += size;
-      head = log::SegmentLog::next(head, *record);
-      record = queue.backlog.at(head);
-    }
-    block.backlog_head = head;
-    commit_sinks();
-    wake_members();
-    queue.backlog.release_below(head);
+  begin(shm::TransactionKind::pump, queue.id, head, lane.ring_incarnation);
+  touch_ring(lane);
+  std::uint64_t events = 0;
+  for (std::uint64_t bytes = 0; record != nullptr && events < most && bytes < batch_bytes; ++events) {
+    const std::uint32_t size = record->bytes;
+    if (!lane.ring.fits(size)) break;
+    std::byte* to = place_in_ring(lane, size);
+    if (to == nullptr) break;
+    shm::shared_copy(to, record, size);
+    --block.backlog_events;
+    block.backlog_bytes -= size;
+    bytes += size;
+    head = log::SegmentLog::next(head, *record);
+    record = queue.backlog.at(head);
   }
-  if (block.backlog_events == 0) {
-    queue.to_backlog = false;
-    queue.full_since_ns = 0;
-  }
-  return true;
+  block.backlog_head = head;
+  commit_sinks();
+  wake_members();
+  queue.backlog.release_below(head);
+  return events;
 }
 
 }  // namespace ackring::exchange

@@ -109,8 +109,8 @@ void Exchange::recover_subscription(FoundSubscription& found) {
     queue->state_segment.close_fd();
     queue->state = queue->state_segment.as<shm::SubscriptionSegment>();
     queue->block = shm::read_block(queue->state->version, queue->state->blocks);
-    queue->entries = queue->block.entries;
-    queue->floor_entry = queue->taken = queue->entries;
+    queue->lane.entries = queue->block.entries;
+    queue->lane.floor_entry = queue->lane.taken = queue->lane.entries;
     // acquire(backlog.tail): the records before it
     const std::uint64_t backlog_tail = queue->state->backlog_tail.load(std::memory_order_acquire);
     queue->backlog.open(queue->block.backlog_head, backlog_tail, found.names);
@@ -124,17 +124,24 @@ void Exchange::recover_subscription(FoundSubscription& found) {
     for (const std::string& name : found.names) {
       if (!name.starts_with(rings) || name.ends_with(".tmp")) continue;
       const std::uint64_t incarnation = number_after(name, rings.size());
-      if (incarnation <= queue->block.retired_ring) {
+      if (incarnation == queue->block.retired_ring) {
         directory_.remove(name);
         continue;
       }
-      queue->ring_incarnation = incarnation;
-      map_ring(*queue);
+      if (queue->dispatched()) queue->members.push_back(std::make_unique<Lane>(*queue));
+      Lane& lane = queue->dispatched() ? *queue->members.back() : queue->lane;
+      lane.ring_incarnation = incarnation;
+      map_ring(lane);
+      recover_ring(lane);
+      // What was not taken, and is in the ring of nobody, or was taken back, goes to other members.
+      if (!lane.has_member() || lane.revoked_to != 0) queue->has_orphans = true;
     }
-    recover_ring(*queue);
     const std::string acks = prefix + ".ack.";
     for (const std::string& name : found.names) {  // of incarnations that have ended
-      if (name.starts_with(acks) && name != ack_name(found.id, queue->ack_incarnation)) directory_.remove(name);
+      bool current = false;
+      queue->each_lane(
+          [&](const Lane& lane) { current = current || name == ack_name(found.id, lane.ack_incarnation); });
+      if (name.starts_with(acks) && !current) directory_.remove(name);
     }
     found.queue = std::move(queue);
   } catch (const Error& error) {
@@ -146,53 +153,55 @@ void Exchange::recover_subscription(FoundSubscription& found) {
 }
 
 // Counts the entries of an adopted ring, and finds its member's ack page.
-void Exchange::recover_ring(Queue& queue) {
-  if (!queue.has_ring) return;
-  queue.ring_block = shm::read_block(queue.ring_page->version, queue.ring_page->blocks);
-  queue.floor_entry = queue.ring_block.floor_entry;
-  queue.ring.set_head(queue.ring_block.floor_position);
-  queue.entries = queue.floor_entry;
-  ring::RingReader reader(queue.ring.data(), queue.ring.ring_bytes(), &queue.ring_page->tail,
-                          queue.ring_block.floor_position);
+void Exchange::recover_ring(Lane& lane) {
+  Queue& queue = *lane.queue;
+  lane.ring_block = shm::read_block(lane.ring_page->version, lane.ring_page->blocks);
+  lane.floor_entry = lane.ring_block.floor_entry;
+  lane.ring.set_head(lane.ring_block.floor_position);
+  lane.entries = lane.floor_entry;
+  ring::RingReader reader(lane.ring.data(), lane.ring.ring_bytes(), &lane.ring_page->tail,
+                          lane.ring_block.floor_position);
   while (const std::byte* record = reader.peek()) {
     const std::uint32_t bytes = reinterpret_cast<const shm::RecordHeader*>(record)->bytes;
-    if (bytes == 0 || queue.entries - queue.floor_entry > queue.slot_mask) {
-      throw Error(ErrorCode::damaged, ring_name(queue.id, queue.ring_incarnation), "a record in it has no length");
+    if (bytes == 0 || lane.entries - lane.floor_entry > lane.slot_mask) {
+      throw Error(ErrorCode::damaged, ring_name(queue.id, lane.ring_incarnation), "a record in it has no length");
     }
     reader.advance(bytes);
-    queue.ends[queue.entries & queue.slot_mask] = static_cast<std::uint32_t>(reader.position());
-    ++queue.entries;
+    lane.ends[lane.entries & lane.slot_mask] = static_cast<std::uint32_t>(reader.position());
+    ++lane.entries;
   }
   // State bytes below the floor mean nothing; what a crash left of them is cleared before their slots are used again.
-  const std::uint64_t open = queue.entries - queue.floor_entry;
-  for (std::uint64_t slot = 0; slot < queue.slots(); ++slot) {
-    while (slot % 8 == 0 && slot < queue.slots() && none_of_eight(&queue.states[slot])) slot += 8;
-    if (slot >= queue.slots()) break;
+  const std::uint64_t open = lane.entries - lane.floor_entry;
+  for (std::uint64_t slot = 0; slot < lane.slots(); ++slot) {
+    while (slot % 8 == 0 && slot < lane.slots() && none_of_eight(&lane.states[slot])) slot += 8;
+    if (slot >= lane.slots()) break;
     // acquire(delivery.state): the move that the byte stands for
-    if (queue.states[slot].load(std::memory_order_acquire) == 0) continue;
-    if (((slot - queue.floor_entry) & queue.slot_mask) < open) {
-      ++queue.decided;
+    if (lane.states[slot].load(std::memory_order_acquire) == 0) continue;
+    if (((slot - lane.floor_entry) & lane.slot_mask) < open) {
+      ++lane.decided;
     } else {
-      queue.states[slot].store(0, std::memory_order_relaxed);  // relaxed: means nothing
+      lane.states[slot].store(0, std::memory_order_relaxed);  // relaxed: means nothing
     }
   }
-  queue.taken = queue.floor_entry;
-  queue.client = queue.ring_page->client.load(std::memory_order_relaxed);  // relaxed: published by ack_page
+  lane.taken = lane.floor_entry;
+  lane.client = lane.ring_page->client.load(std::memory_order_relaxed);  // relaxed: published by ack_page
   // acquire(ring.ack_page): client belongs to it
-  queue.ack_incarnation = queue.ring_page->ack_page.load(std::memory_order_acquire);
-  if (queue.ack_incarnation == 0) {
-    queue.client = 0;
+  lane.ack_incarnation = lane.ring_page->ack_page.load(std::memory_order_acquire);
+  if (lane.ack_incarnation == 0) {
+    lane.client = 0;
     return;
   }
-  const std::string name = ack_name(queue.id, queue.ack_incarnation);
-  queue.ack_segment = shm::Segment::attach(directory_, name, shm::SegmentKind::ack_page, shm::Access::read_only);
-  if (queue.ack_segment.bytes() < ring::ack_page_bytes(queue.slots())) {
+  const std::string name = ack_name(queue.id, lane.ack_incarnation);
+  lane.ack_segment = shm::Segment::attach(directory_, name, shm::SegmentKind::ack_page, shm::Access::read_only);
+  if (lane.ack_segment.bytes() < ring::ack_page_bytes(lane.slots())) {
     throw Error(ErrorCode::damaged, name, "it is shorter than its ring's slots need");
   }
-  queue.acks = ring::AckReader(queue.ack_segment.as<shm::AckPage>(), queue.slots());
-  const std::uint64_t taken = queue.acks.taken();
-  if (taken - queue.floor_entry <= open) queue.taken = taken;
-  queue.timed_out_below = queue.floor_entry;
+  lane.acks = ring::AckReader(lane.ack_segment.as<shm::AckPage>(), lane.slots());
+  const std::uint64_t taken = lane.acks.taken();
+  if (taken - lane.floor_entry <= open) lane.taken = taken;
+  lane.timed_out_below = lane.floor_entry;
+  lane.revoked_from = lane.taken;
+  lane.revoked_to = lane.ring_page->revoked.load(std::memory_order_relaxed);  // relaxed: X's own word
 }
 
 void Exchange::recover_publishers() {

@@ -29,10 +29,11 @@ struct Held {
 
 Held find_held(Queue& queue, std::uint64_t n) {
   Held held;
-  // acquire(sink.n): base belongs to n
-  if (queue.has_ring && queue.ring_page->sink.n.load(std::memory_order_acquire) == n) {
-    const std::uint64_t base = queue.ring_page->sink.base.load(std::memory_order_relaxed);  // relaxed: after n
-    ring::RingReader reader(queue.ring.data(), queue.ring.ring_bytes(), &queue.ring_page->tail, base);
+  queue.each_lane([&](const Lane& lane) {
+    // acquire(sink.n): base belongs to n
+    if (!lane.has_ring || lane.ring_page->sink.n.load(std::memory_order_acquire) != n) return;
+    const std::uint64_t base = lane.ring_page->sink.base.load(std::memory_order_relaxed);  // relaxed: after n
+    ring::RingReader reader(lane.ring.data(), lane.ring.ring_bytes(), &lane.ring_page->tail, base);
     while (const std::byte* record = reader.peek()) {
       const auto* header = reinterpret_cast<const RecordHeader*>(record);
       ++held.ring;
@@ -40,7 +41,7 @@ Held find_held(Queue& queue, std::uint64_t n) {
       held.last_delivery = header->delivery;
       reader.advance(header->bytes);
     }
-  }
+  });
   // acquire(sink.n): base belongs to n
   if (queue.state->backlog.n.load(std::memory_order_acquire) == n) {
     const std::uint64_t counted = queue.block.n == n ? queue.block.backlog_of_n : 0;
@@ -120,7 +121,7 @@ void Exchange::redo_route(std::uint64_t slot, std::uint64_t from, std::uint64_t 
     }
     block.ring_of_n = held.ring;
     block.matched = std::max(block.matched, held.last_delivery);
-    queue.to_backlog = !queue.has_ring || block.backlog_events != 0;
+    queue.to_backlog = queue.dispatched() || !queue.lane.has_ring || block.backlog_events != 0;
     events += held.ring + held.backlog;
   }
   if (touched_.empty()) return;  // nothing was exposed: the next step routes it as if it were new
@@ -154,8 +155,8 @@ void Exchange::redo_pump(Queue& queue, std::uint64_t from) {
 
 // A move of one event: its sinks, then the counters, then the mark at its source, which alone says that it has left.
 void Exchange::redo_move(Queue& queue, TransactionKind kind, std::uint64_t from, std::uint64_t state) {
-  const bool from_ring =
-      kind == TransactionKind::redeliver || kind == TransactionKind::retry || kind == TransactionKind::bury;
+  const bool from_ring = kind == TransactionKind::redeliver || kind == TransactionKind::retry ||
+                         kind == TransactionKind::bury || kind == TransactionKind::hand;
   const bool from_dead = kind == TransactionKind::requeue || kind == TransactionKind::remove;
   const RecordHeader* record = nullptr;
   if (!from_ring) {
@@ -184,9 +185,9 @@ void Exchange::redo_move(Queue& queue, TransactionKind kind, std::uint64_t from,
     commit_sinks();
   }
   if (from_ring) {
-    const bool above_floor = queue.has_ring && from - queue.floor_entry < queue.entries - queue.floor_entry;
-    if (above_floor && queue.state_of(from) == 0) {
-      set_state(queue, from, static_cast<shm::DeliveryState>(state & 0x7f), (state & shm::let_go_bit) != 0);
+    Lane* lane = queue.find_lane(state >> 8);
+    if (lane != nullptr && lane->is_open(from) && lane->state_of(from) == 0) {
+      set_state(*lane, from, static_cast<shm::DeliveryState>(state & 0x7f), (state & shm::let_go_bit) != 0);
     }
   } else if (record != nullptr && later_state(*record) == shm::LaterState::waiting) {
     mark(*record, kind == TransactionKind::release    ? shm::LaterState::released

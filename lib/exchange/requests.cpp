@@ -157,15 +157,10 @@ Reply Service::publisher_close(Client& client, const Json& request) {
 
 Reply Service::subscribe(Client& client, const Json& request) {
   Reply reply;
-  Queue* queue = nullptr;
+  Lane* lane = nullptr;
   if (request.contains("resume")) {
-    const Json& resume = request["resume"];
-    queue = exchange_.find_queue(resume.at("subscription").get<std::uint64_t>());
-    if (queue == nullptr || queue->client != client.id ||
-        queue->ack_incarnation != resume.at("ack_page").get<std::uint64_t>()) {
-      throw Error(ErrorCode::not_found, "subscription", "the exchange does not know this member", "subscribe again");
-    }
-    reply.body = {{"subscription", queue->id}, {"name", queue->options.name}};
+    lane = &lane_of(client, request["resume"]);
+    reply.body = {{"subscription", lane->queue->id}, {"name", lane->queue->options.name}};
   } else {
     const bool ephemeral = request.at("ephemeral").get<bool>();
     const SubscriptionOptions options =
@@ -173,36 +168,40 @@ Reply Service::subscribe(Client& client, const Json& request) {
                                    request.at("patterns").get<std::vector<std::string>>(), request.at("options"));
     const MemberGrant grant =
         exchange_.attach_member(client.id, options, ephemeral, request.value("given", std::vector<std::string>{}));
-    queue = grant.queue;
+    lane = grant.lane;
+    const Queue* queue = grant.queue;
     reply.descriptors.push_back(directory_.open(grant.ring_file, false));
     reply.descriptors.push_back(directory_.open(grant.ack_file, true));
-    reply.body = {{"subscription", queue->id},
-                  {"name", queue->options.name},
-                  {"ring", queue->ring_incarnation},
-                  {"ack_page", queue->ack_incarnation},
-                  {"entry", grant.entry},
-                  {"position", grant.position},
-                  {"options", control::options_to_json(queue->options)}};
+    reply.body = {{"subscription", queue->id},         {"name", queue->options.name},
+                  {"ack_page", lane->ack_incarnation}, {"entry", grant.entry},
+                  {"position", grant.position},        {"options", control::options_to_json(queue->options)}};
   }
-  queue->bell = new_bell(tag(Source::queue, queue->index), reply);
+  lane->bell = new_bell(tag(Source::queue, lane->queue->index), reply);
   return reply;
 }
 
-Queue& Service::queue_of(Client& client, const Json& request) {
+Lane& Service::lane_of(Client& client, const Json& request) {
   Queue* queue = exchange_.find_queue(request.at("subscription").get<std::uint64_t>());
-  if (queue == nullptr || queue->client != client.id) {
-    throw Error(ErrorCode::not_found, "subscription", "this client is no member of it", "subscribe first");
+  const std::uint64_t page = request.at("ack_page").get<std::uint64_t>();
+  Lane* found = nullptr;
+  if (queue != nullptr) {
+    queue->each_lane([&](Lane& lane) {
+      if (lane.has_member() && lane.client == client.id && lane.ack_incarnation == page) found = &lane;
+    });
   }
-  return *queue;
+  if (found == nullptr) {
+    throw Error(ErrorCode::not_found, "subscription", "the exchange does not know this member", "subscribe again");
+  }
+  return *found;
 }
 
 Reply Service::unsubscribe(Client& client, const Json& request) {
-  exchange_.detach_member(queue_of(client, request));
+  exchange_.detach_member(lane_of(client, request));
   return {};
 }
 
 Reply Service::settle(Client& client, const Json& request) {
-  exchange_.sweep(queue_of(client, request), shm::Environment::now_ns());
+  exchange_.sweep(*lane_of(client, request).queue, shm::Environment::now_ns());
   return {};
 }
 
@@ -226,7 +225,7 @@ Reply Service::subscription(Client& /*client*/, const std::string& op, const Jso
     reply.body = {
         {"name", name}, {"patterns", queue->options.patterns}, {"options", control::options_to_json(queue->options)}};
   } else if (op == "subscription_remove") {
-    if (queue->has_member() || queue->leaving) {
+    if (queue->has_member()) {
       throw Error(ErrorCode::busy, "subscription '" + name + "'", "it has a live member", "stop that one first");
     }
     exchange_.remove_subscription(*queue);
@@ -239,7 +238,7 @@ Reply Service::subscription(Client& /*client*/, const std::string& op, const Jso
 Reply Service::stat() {
   const std::uint64_t now_ns = shm::Environment::now_ns();
   for (const auto& queue : exchange_.queues()) {
-    if (queue && queue->active && !queue->leaving) exchange_.sweep(*queue, now_ns);
+    if (queue && queue->active) exchange_.sweep(*queue, now_ns);
   }
   return document_reply("stat", stat_document(exchange_, bus_).dump());
 }

@@ -30,31 +30,35 @@ std::uint64_t Exchange::back_off_ns(const SubscriptionOptions& options, std::uin
 
 // An attempt has ended without an ack: later, now or never again. False: there is no room for where it has to go, and
 // the delivery stays as it is; the next tick tries again.
-bool Exchange::fail(Queue& queue, std::uint64_t entry, const Failure& failure, std::uint64_t now_ns) {
-  const ring::EventParts event = ring::parts(queue.record_of(entry));
+bool Exchange::fail(Lane& lane, std::uint64_t entry, const Failure& failure, std::uint64_t now_ns) {
+  Queue& queue = *lane.queue;
+  const ring::EventParts event = ring::parts(lane.record_of(entry));
   Attempt attempt = attempt_of(event);
   end_attempt(attempt, failure.cause, now_ns);
-  if (failure.cause == DeliveryState::rejected) return bury(queue, entry, failure, event, attempt);
+  if (failure.cause == DeliveryState::rejected) return bury(lane, entry, failure, event, attempt);
   if (attempt.used() >= queue.options.max_deliveries) {
-    if (bury(queue, entry, failure, event, attempt)) return true;
+    if (bury(lane, entry, failure, event, attempt)) return true;
     // What a dead member held can't stay in its ring: without room for dead letters it goes round once more.
     if (failure.cause != DeliveryState::member_died) return false;
   }
-  if (failure.cause == DeliveryState::member_died) return redeliver(queue, entry, failure, event, attempt);
+  // Of a dispatched subscription, what comes back goes to a member that has room, as the retry log's events do.
+  if (failure.cause == DeliveryState::member_died && !queue.dispatched()) {
+    return redeliver(lane, entry, failure, event, attempt);
+  }
 
   Later later;
   later.due_ns =
       now_ns + (failure.delay_ns == default_delay ? back_off_ns(queue.options, attempt.used()) : failure.delay_ns);
   later.entry = entry;
-  later.ring = queue.ring_incarnation;
+  later.ring = lane.ring_incarnation;
   const std::uint64_t bytes = rewritten_bytes(event, attempt, &later);
   if (!queue.retry.reserve(bytes)) return false;
-  begin(TransactionKind::retry, queue.id, entry, failure.state_byte());
+  begin(TransactionKind::retry, queue.id, entry, moved_to(lane, failure.state_byte()));
   const std::uint64_t position = append_retry(queue, event, attempt, later);
   commit_sinks();
-  set_state(queue, entry, failure.cause, failure.let_go);
+  set_state(lane, entry, failure.cause, failure.let_go);
   queue.due.push({later.due_ns, position});
-  if (!failure.let_go) queue.waiting[entry] = position;
+  if (!failure.let_go) lane.waiting[entry] = position;
   return true;
 }
 
@@ -70,24 +74,28 @@ std::uint64_t Exchange::append_retry(Queue& queue, const ring::EventParts& event
 }
 
 // A member died: what it had taken is delivered again at once.
-bool Exchange::redeliver(Queue& queue, std::uint64_t entry, const Failure& failure, const ring::EventParts& event,
+bool Exchange::redeliver(Lane& lane, std::uint64_t entry, const Failure& failure, const ring::EventParts& event,
                          Attempt attempt) {
+  Queue& queue = *lane.queue;
   ++attempt.info.attempt;
   shorten_history(attempt, event, queue.options.ring_bytes / 4);
   const std::uint64_t bytes = rewritten_bytes(event, attempt, nullptr);
-  if (!place_ready(queue, bytes)) return false;
-  begin(TransactionKind::redeliver, queue.id, entry, failure.state_byte());
-  rewrite(place(queue, bytes), event, attempt, nullptr);
+  Lane* into = place_ready(queue, bytes);
+  if (into == nullptr) return false;
+  begin(TransactionKind::redeliver, queue.id, entry, moved_to(lane, failure.state_byte()));
+  rewrite(place(*into, bytes), event, attempt, nullptr);
   ++queue.block.redelivered;
   commit_sinks();
-  set_state(queue, entry, failure.cause, failure.let_go);
+  set_state(lane, entry, failure.cause, failure.let_go);
   wake_members();
   return true;
 }
 
-bool Exchange::place_ready(Queue& queue, std::uint64_t bytes) {
-  const bool into_ring = !queue.to_backlog && queue.has_credit() && queue.ring.fits(bytes);
-  return into_ring || queue.backlog.reserve(bytes);
+// The lane whose ring, or else whose subscription's backlog, has room for a delivery that comes back. nullptr: none.
+Lane* Exchange::place_ready(Queue& queue, std::uint64_t bytes) {
+  if (queue.dispatched()) return may_dispatch(queue) ? member_with_room(queue, bytes) : nullptr;
+  const bool into_ring = !queue.to_backlog && queue.lane.has_credit() && queue.lane.ring.fits(bytes);
+  return into_ring || queue.backlog.reserve(bytes) ? &queue.lane : nullptr;
 }
 
 // What is due goes back into ring or backlog; at most so much at a time (F37).
@@ -106,12 +114,13 @@ void Exchange::release_due(Queue& queue, std::uint64_t now_ns) {
     ++attempt.info.attempt;
     shorten_history(attempt, event, queue.options.ring_bytes / 4);
     const std::uint64_t bytes = rewritten_bytes(event, attempt, nullptr);
-    if (!place_ready(queue, bytes)) break;
+    Lane* into = place_ready(queue, bytes);
+    if (into == nullptr) break;
     begin(TransactionKind::release, queue.id, position, 0);
-    rewrite(place(queue, bytes), event, attempt, nullptr);
+    rewrite(place(*into, bytes), event, attempt, nullptr);
     count_source(queue, TransactionKind::release, *record);
     queue.due.pop();
-    if (event.later->ring == queue.ring_incarnation) queue.waiting.erase(event.later->entry);
+    if (Lane* from = queue.find_lane(event.later->ring)) from->waiting.erase(event.later->entry);
     commit_sinks();
     mark(*record, LaterState::released);
     wake_members();
@@ -120,11 +129,12 @@ void Exchange::release_due(Queue& queue, std::uint64_t now_ns) {
 }
 
 // An ack that came while its delivery was waiting in the retry log completes the event (F29).
-bool Exchange::complete_late(Queue& queue, std::uint64_t entry) {
-  const auto found = queue.waiting.find(entry);
-  if (found == queue.waiting.end()) return false;
+bool Exchange::complete_late(Lane& lane, std::uint64_t entry) {
+  Queue& queue = *lane.queue;
+  const auto found = lane.waiting.find(entry);
+  if (found == lane.waiting.end()) return false;
   std::uint64_t position = found->second;
-  queue.waiting.erase(found);
+  lane.waiting.erase(found);
   const shm::RecordHeader* record = queue.retry.at(position);
   if (record == nullptr || later_state(*record) != LaterState::waiting) return false;
   begin(TransactionKind::complete, queue.id, position, 0);
@@ -159,10 +169,9 @@ void Exchange::index_retries(Queue& queue) {
     if (later_state(*record) == LaterState::waiting) {
       queue.due.push({event.later->due_ns, position});
       const std::uint64_t entry = event.later->entry;
-      const bool above_floor = entry - queue.floor_entry < queue.entries - queue.floor_entry;
-      if (queue.has_ring && event.later->ring == queue.ring_incarnation && above_floor &&
-          (queue.state_of(entry) & shm::let_go_bit) == 0) {
-        queue.waiting[entry] = position;
+      Lane* lane = queue.find_lane(event.later->ring);
+      if (lane != nullptr && lane->is_open(entry) && (lane->state_of(entry) & shm::let_go_bit) == 0) {
+        lane->waiting[entry] = position;
       }
     }
     position = log::SegmentLog::next(position, *record);

@@ -174,7 +174,9 @@ void Service::rang_publisher(std::uint64_t slot) {
 void Service::rang_queue(std::uint64_t index) {
   if (index >= exchange_.queues().size() || !exchange_.queues()[index]) return;
   Queue& queue = *exchange_.queues()[index];
-  if (!queue.bell.drain() && queue.bell) ::epoll_ctl(epoll_fd_, EPOLL_CTL_DEL, queue.bell.fd(), nullptr);
+  queue.each_lane([this](Lane& lane) {
+    if (!lane.bell.drain() && lane.bell) ::epoll_ctl(epoll_fd_, EPOLL_CTL_DEL, lane.bell.fd(), nullptr);
+  });
 }
 
 void Service::close_all() {

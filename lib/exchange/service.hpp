@@ -77,7 +77,7 @@ class Service {
   Reply subscription(Client& client, const std::string& op, const Json& request);
   Reply stat();
   Reply dead_letters(const std::string& op, const Json& request);  // dlq_requests.cpp
-  Queue& queue_of(Client& client, const Json& request);
+  Lane& lane_of(Client& client, const Json& request);
 
   shm::Directory& directory_;
   Exchange& exchange_;

@@ -72,6 +72,15 @@ std::uint64_t unix_now_ns() {
           .count());
 }
 
+namespace {
+// Of an entry that is not settled: does it belong to X again?
+bool taken_back(const LaneView& lane, std::uint64_t entry) {
+  if (static_cast<std::int64_t>(lane.revoked_to - entry) <= 0) return false;
+  return static_cast<std::int64_t>(entry - lane.revoked_from) >= 0 ||
+         (lane.acks.valid() && lane.acks.verdict(entry) == ring::Verdict::returned);
+}
+}  // namespace
+
 Json describe(const SubscriptionView& view) {
   const shm::SubscriptionBlock& block = view.block;
   std::array<std::uint64_t, shm::delivery_states> totals = block.totals;
@@ -80,22 +89,22 @@ Json describe(const SubscriptionView& view) {
   std::uint64_t delivered = block.delivered;
   std::uint64_t oldest = block.matched + 1;  // smallest delivery number that is not settled
   const bool at_most_once = view.options->guarantee == Guarantee::at_most_once;
-  if (view.ring != nullptr) {
-    for (std::size_t i = 0; i < totals.size(); ++i) totals[i] += view.ring_block.totals[i];
-    delivered += view.taken - view.ring->start_entry;
-    const std::uint64_t slots = view.ring->slots;
-    const auto* base = reinterpret_cast<const std::byte*>(view.ring);
+  for (const LaneView& lane : view.lanes) {
+    for (std::size_t i = 0; i < totals.size(); ++i) totals[i] += lane.ring_block.totals[i];
+    delivered += lane.taken - lane.ring->start_entry;
+    const std::uint64_t slots = lane.ring->slots;
+    const auto* base = reinterpret_cast<const std::byte*>(lane.ring);
     const auto* states = reinterpret_cast<const shm::Word8*>(base + shm::page_bytes);
     const std::byte* data = base + shm::page_bytes + ((slots + shm::page_bytes - 1) & ~(shm::page_bytes - 1));
-    ring::RingReader reader(data, view.ring->ring_bytes, &view.ring->tail, view.ring_block.floor_position);
-    for (std::uint64_t entry = view.ring_block.floor_entry; entry != block.entries; ++entry) {
+    ring::RingReader reader(data, lane.ring->ring_bytes, &lane.ring->tail, lane.ring_block.floor_position);
+    for (std::uint64_t entry = lane.ring_block.floor_entry; entry != lane.entries; ++entry) {
       const std::byte* record = reader.peek();
       if (record == nullptr) break;
       const auto* header = reinterpret_cast<const shm::RecordHeader*>(record);
       reader.advance(header->bytes);
       std::uint8_t state = states[entry & (slots - 1)].load(std::memory_order_relaxed);  // relaxed: X is between stores
-      if (state == 0 && view.moved_state != 0 && entry == view.moved_entry) state = view.moved_state;
-      const bool taken = static_cast<std::int64_t>(view.taken - entry) > 0;
+      if (state == 0 && lane.moved_state != 0 && entry == lane.moved_entry) state = lane.moved_state;
+      const bool taken = static_cast<std::int64_t>(lane.taken - entry) > 0 && !taken_back(lane, entry);
       if (state != 0) {
         ++totals[(state & ~shm::let_go_bit) % totals.size()];
       } else if (taken && at_most_once) {
@@ -130,7 +139,7 @@ Json describe(const SubscriptionView& view) {
   return {{"name", view.options->name},
           {"patterns", view.options->patterns},
           {"guarantee", control::to_string(view.options->guarantee)},
-          {"members", view.has_member ? 1 : 0},
+          {"members", view.members},
           {"matched", block.matched},
           {"delivered", delivered},
           {"acked", totals[index(DeliveryState::acked)]},
@@ -165,11 +174,13 @@ Json stat_document(const Exchange& exchange, const std::string& bus) {
     SubscriptionView view;
     view.options = &queue->options;
     view.block = queue->block;
-    view.block.entries = queue->entries;
-    view.ring = queue->ring_page;
-    view.ring_block = queue->ring_block;
-    view.taken = queue->taken;
-    view.has_member = queue->has_member();
+    queue->each_lane([&view](const Lane& lane) {
+      if (lane.has_ring) {
+        view.lanes.push_back({lane.ring_page, lane.ring_block, lane.entries, lane.taken, lane.revoked_from,
+                              lane.revoked_to, lane.acks, 0, 0});
+      }
+      view.members += lane.has_member() ? 1 : 0;
+    });
     const auto walk = [](const log::SegmentLog& log, std::uint64_t position, const auto& each) {
       while (const shm::RecordHeader* record = log.at(position)) {
         if (!each(*record)) return;
@@ -231,7 +242,24 @@ namespace {
 bool moves_an_entry(std::uint32_t kind) {
   const auto move = static_cast<shm::TransactionKind>(kind);
   return move == shm::TransactionKind::redeliver || move == shm::TransactionKind::retry ||
-         move == shm::TransactionKind::bury;
+         move == shm::TransactionKind::bury || move == shm::TransactionKind::hand;
+}
+
+// The entry number behind the last record of a ring that counts: what transaction `uncounted` put there does not.
+std::uint64_t count_entries(const shm::MemberRing& ring, const shm::RingBlock& block, std::uint64_t uncounted) {
+  const auto* base = reinterpret_cast<const std::byte*>(&ring);
+  const std::byte* data = base + shm::page_bytes + ((ring.slots + shm::page_bytes - 1) & ~(shm::page_bytes - 1));
+  // acquire(sink.n): base belongs to n
+  const bool open = uncounted != 0 && ring.sink.n.load(std::memory_order_acquire) == uncounted;
+  const std::uint64_t end = ring.sink.base.load(std::memory_order_relaxed);  // relaxed: after n
+  ring::RingReader reader(data, ring.ring_bytes, &ring.tail, block.floor_position);
+  std::uint64_t entries = block.floor_entry;
+  while (const std::byte* record = reader.peek()) {
+    if (open && static_cast<std::int64_t>(reader.position() - end) >= 0) break;
+    reader.advance(reinterpret_cast<const shm::RecordHeader*>(record)->bytes);
+    ++entries;
+  }
+  return entries;
 }
 
 Json describe_files(const shm::Directory& directory, std::uint64_t id, const std::vector<std::string>& names,
@@ -246,31 +274,41 @@ Json describe_files(const shm::Directory& directory, std::uint64_t id, const std
   SubscriptionView view;
   view.options = &options;
   view.block = shm::read_block(subscription->version, subscription->blocks);
-  shm::Segment ring;
-  shm::Segment acks;
+  const shm::Intent& intent = last_intent(page);
+  const std::uint64_t n = intent.n.load(std::memory_order_acquire);  // acquire(intent.n): its record
+  const bool counted = view.block.n == n;
+  std::vector<shm::Segment> mapped;
   for (const std::string& name : names) {
     if (!name.starts_with(prefix + ".ring.") || name.ends_with(".tmp")) continue;
-    if (number_after(name, prefix.size() + 6) <= view.block.retired_ring) continue;
-    ring = shm::Segment::attach(directory, name, shm::SegmentKind::member_ring, shm::Access::read_only);
-    view.ring = ring.as<const shm::MemberRing>();
-    view.ring_block = shm::read_block(view.ring->version, view.ring->blocks);
-    view.taken = view.ring_block.floor_entry;
+    const std::uint64_t incarnation = number_after(name, prefix.size() + 6);
+    if (incarnation == view.block.retired_ring) continue;
+    mapped.push_back(shm::Segment::attach(directory, name, shm::SegmentKind::member_ring, shm::Access::read_only));
+    LaneView& lane = view.lanes.emplace_back();
+    lane.ring = mapped.back().as<const shm::MemberRing>();
+    lane.ring_block = shm::read_block(lane.ring->version, lane.ring->blocks);
+    // A redo may go on behind what its block knows; the rings of members see whole moves only.
+    const bool dispatched = options.group || options.ordered;
+    lane.entries = dispatched ? count_entries(*lane.ring, lane.ring_block, counted ? 0 : n) : view.block.entries;
+    lane.taken = lane.ring_block.floor_entry;
     // acquire(ring.ack_page): client belongs to it
-    const std::uint64_t incarnation = view.ring->ack_page.load(std::memory_order_acquire);
-    if (incarnation == 0 || !directory.exists(Exchange::ack_name(id, incarnation))) continue;
-    acks = shm::Segment::attach(directory, Exchange::ack_name(id, incarnation), shm::SegmentKind::ack_page,
-                                shm::Access::read_only);
-    view.has_member = true;
-    const std::uint64_t taken = ring::AckReader(acks.as<const shm::AckPage>(), view.ring->slots).taken();
-    if (taken - view.taken <= view.block.entries - view.taken) view.taken = taken;
-  }
-  // A move out of the ring that a dead exchange left half done: its copy counts, so its source does not.
-  const shm::Intent& intent = last_intent(page);
-  // acquire(intent.n): its record
-  if (intent.n.load(std::memory_order_acquire) == view.block.n && view.block.n != 0 &&
-      moves_an_entry(intent.kind.load(std::memory_order_relaxed))) {                          // relaxed: after n
-    view.moved_entry = intent.from.load(std::memory_order_relaxed);                           // relaxed: after n
-    view.moved_state = static_cast<std::uint8_t>(intent.to.load(std::memory_order_relaxed));  // relaxed: after n
+    const std::uint64_t ack_page = lane.ring->ack_page.load(std::memory_order_acquire);
+    if (ack_page != 0 && directory.exists(Exchange::ack_name(id, ack_page))) {
+      mapped.push_back(shm::Segment::attach(directory, Exchange::ack_name(id, ack_page), shm::SegmentKind::ack_page,
+                                            shm::Access::read_only));
+      ++view.members;
+      lane.acks = ring::AckReader(mapped.back().as<const shm::AckPage>(), lane.ring->slots);
+      const std::uint64_t taken = lane.acks.taken();
+      if (taken - lane.taken <= lane.entries - lane.taken) lane.taken = taken;
+    }
+    lane.revoked_from = lane.taken;
+    lane.revoked_to = lane.ring->revoked.load(std::memory_order_relaxed);  // relaxed: a number of X's
+    // A move out of the ring that a dead exchange left half done: its copy counts, so its source does not.
+    const std::uint64_t to = intent.to.load(std::memory_order_relaxed);                      // relaxed: after n
+    if (counted && n != 0 && moves_an_entry(intent.kind.load(std::memory_order_relaxed)) &&  // relaxed: after n
+        to >> 8 == incarnation) {
+      lane.moved_entry = intent.from.load(std::memory_order_relaxed);  // relaxed: after n
+      lane.moved_state = static_cast<std::uint8_t>(to);
+    }
   }
   view.walk_backlog = [&](const auto& each) {
     // acquire(backlog.tail): the records before it

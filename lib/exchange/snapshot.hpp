@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "ackring/options.hpp"
+#include "lib/ring/ack_table.hpp"
 #include "lib/shm/directory.hpp"
 #include "lib/shm/format.hpp"
 
@@ -19,16 +20,25 @@ class Exchange;
 /// Answers false to end a walk.
 using RecordVisitor = std::function<bool(const shm::RecordHeader&)>;
 
+/// One ring of a subscription.
+struct LaneView {
+  const shm::MemberRing* ring = nullptr;
+  shm::RingBlock ring_block{};
+  std::uint64_t entries = 0;       // entry number behind the last one that counts
+  std::uint64_t taken = 0;         // entry number, as far as it is possible
+  std::uint64_t revoked_from = 0;  // taken back are open entries below revoked_to that are not below revoked_from, …
+  std::uint64_t revoked_to = 0;    // … or whose member says so
+  ring::AckReader acks;
+  std::uint64_t moved_entry = 0;  // source of a move whose copy counts already …
+  std::uint8_t moved_state = 0;   // … and what its state byte will be; 0: there is none
+};
+
 /// One subscription as both kinds of reader see it.
 struct SubscriptionView {
   const SubscriptionOptions* options = nullptr;
   shm::SubscriptionBlock block{};
-  const shm::MemberRing* ring = nullptr;  // nullptr: it has none
-  shm::RingBlock ring_block{};
-  std::uint64_t taken = 0;        // entry number, as far as it is possible
-  std::uint64_t moved_entry = 0;  // source of a redelivery whose copy counts already …
-  std::uint8_t moved_state = 0;   // … and what its state byte will be; 0: there is none
-  bool has_member = false;
+  std::vector<LaneView> lanes;
+  std::size_t members = 0;
   /// Call `each` with the records of the log, oldest first, until it answers false. Those of the retry log may have left.
   std::function<void(const RecordVisitor& each)> walk_backlog;
   std::function<void(const RecordVisitor& each)> walk_retry;

@@ -50,7 +50,10 @@ std::vector<std::uint64_t> Exchange::holders() const {
     if (ingress && ingress->client != 0) clients.push_back(ingress->client);
   }
   for (const auto& queue : queues_) {
-    if (queue && queue->client != 0) clients.push_back(queue->client);
+    if (!queue) continue;
+    queue->each_lane([&clients](const Lane& lane) {
+      if (lane.client != 0) clients.push_back(lane.client);
+    });
   }
   std::sort(clients.begin(), clients.end());
   clients.erase(std::unique(clients.begin(), clients.end()), clients.end());
@@ -139,7 +142,8 @@ void Exchange::update_subscription(const SubscriptionOptions& options, const std
   const Json wanted = control::options_to_json(options);
   for (const std::string& option : given) {
     if (!wanted.contains(option)) continue;
-    const bool fixed = option == "guarantee" || option == "ring_bytes" || option == "max_in_flight";
+    const bool fixed = option == "guarantee" || option == "ring_bytes" || option == "max_in_flight" ||
+                       option == "group" || option == "ordered";
     if (fixed && merged[option] != wanted[option]) {
       throw Error(ErrorCode::invalid_argument, "subscription '" + options.name + "'",
                   "its " + option + " can't change once it exists", "remove it and create it again");
@@ -167,8 +171,10 @@ void Exchange::remove_subscription(Queue& queue) {
   by_id_.erase(queue.id);
   std::erase(active_, &queue);
   std::erase(touched_, &queue);
-  if (queue.ack_incarnation != 0) directory_.remove(ack_name(queue.id, queue.ack_incarnation));
-  if (queue.has_ring) directory_.remove(ring_name(queue.id, queue.ring_incarnation));
+  queue.each_lane([&](const Lane& lane) {
+    if (lane.ack_incarnation != 0) directory_.remove(ack_name(queue.id, lane.ack_incarnation));
+    if (lane.has_ring) directory_.remove(ring_name(queue.id, lane.ring_incarnation));
+  });
   queue.backlog.remove_all();
   queue.retry.remove_all();
   queue.dead.remove_all();

@@ -16,17 +16,17 @@ void Exchange::begin(shm::TransactionKind kind, std::uint64_t source, std::uint6
   intent.to.store(to, std::memory_order_relaxed);          // relaxed: published by n
   intent.n.store(n_, std::memory_order_release);           // release(intent.n): the record of transaction n
   touched_.clear();
+  touched_members_.clear();
 }
 
 void Exchange::touch(Queue& queue) {
   if (queue.touched_n == n_) return;
   queue.touched_n = n_;
-  queue.ring_touched = false;
   queue.backlog_touched = false;
   queue.retry_touched = false;
   queue.dead_touched = false;
   queue.dropping = false;
-  queue.counted_entries = queue.entries;
+  queue.lane.counted_entries = queue.lane.entries;
   if (queue.block.n != n_) {
     queue.block.n = n_;
     queue.block.ring_of_n = 0;
@@ -38,6 +38,11 @@ void Exchange::touch(Queue& queue) {
   touched_.push_back(&queue);
 }
 
+// What an entry of a ring becomes, as the `to` of an intent.
+std::uint64_t Exchange::moved_to(const Lane& lane, std::uint64_t state_byte) noexcept {
+  return lane.ring_incarnation << 8 | state_byte;
+}
+
 namespace {
 // "[base, tail) of this sink belongs to transaction n"; in a redo it says so already.
 void touch_sink(shm::Sink& sink, std::uint64_t n, std::uint64_t tail) {
@@ -47,11 +52,13 @@ void touch_sink(shm::Sink& sink, std::uint64_t n, std::uint64_t tail) {
 }
 }  // namespace
 
-void Exchange::touch_ring(Queue& queue) {
+void Exchange::touch_ring(Lane& lane) {
+  Queue& queue = *lane.queue;
   touch(queue);
-  if (queue.ring_touched) return;
-  queue.ring_touched = true;
-  touch_sink(queue.ring_page->sink, n_, queue.ring.position());
+  if (lane.touched_n == n_) return;
+  lane.touched_n = n_;
+  if (queue.dispatched()) touched_members_.push_back(&lane);
+  touch_sink(lane.ring_page->sink, n_, lane.ring.position());
 }
 
 void Exchange::touch_log(Queue& queue, shm::Sink& sink, const log::SegmentLog& log, bool& touched) {
@@ -96,13 +103,14 @@ void Exchange::mark(const shm::RecordHeader& record, shm::LaterState state) {
 }
 
 void Exchange::write_counters(Queue& queue) {
-  queue.block.entries = queue.entries;
+  queue.block.entries = queue.lane.entries;
   shm::write_block(queue.state->version, queue.state->blocks, queue.block);
 }
 
 void Exchange::commit_sinks() {
+  for (Lane* lane : touched_members_) lane->ring.commit();
   for (Queue* queue : touched_) {
-    if (queue->ring_touched) queue->ring.commit();
+    if (queue->lane.touched_n == n_) queue->lane.ring.commit();
     close_window(*queue);
     if (queue->backlog_touched) {
       // release(backlog.tail): the records before it
@@ -132,7 +140,10 @@ void Exchange::commit_ingress(Ingress& ingress) {
 void Exchange::wake_members() {
   shm::fence_for_waker(fence_required_);
   for (const Queue* queue : touched_) {
-    if (queue->ring_touched && queue->has_member() && queue->acks.parked()) queue->bell.ring();
+    if (queue->lane.touched_n == n_ && queue->lane.has_member() && queue->lane.acks.parked()) queue->lane.bell.ring();
+  }
+  for (const Lane* lane : touched_members_) {
+    if (lane->has_member() && lane->acks.parked()) lane->bell.ring();
   }
 }
 

@@ -119,7 +119,7 @@ inline constexpr std::size_t max_shards = 4;
 inline constexpr std::size_t name_bytes = 64;  // names of publishers and subscriptions, with the closing zero
 
 /// What moves where. redeliver, retry, bury: a delivery of the member ring, into ring or backlog, the retry log, the
-/// dead-letter log. release, complete: a record of the retry log, into ring or backlog, or nowhere since it was acked
+/// dead-letter log. hand: one that was not taken, into the ring of another member. release, complete: a record of the retry log, into ring or backlog, or nowhere since it was acked
 /// late. requeue, remove: a record of the dead-letter log, into the retry log, or nowhere.
 enum class TransactionKind : std::uint32_t {
   none = 0,
@@ -132,6 +132,7 @@ enum class TransactionKind : std::uint32_t {
   complete = 7,
   requeue = 8,
   remove = 9,
+  hand = 10,
 };
 
 /// What X is about to do. `n` is stored last; of the two records of a shard the one with the larger `n` counts.
@@ -141,7 +142,8 @@ struct Intent {
   Word32 reserved;
   Word64 source;  // route: publisher slot; otherwise: subscription id
   Word64 from;    // route: ring position; redeliver, retry, bury: entry number in the member ring; else: log position
-  Word64 to;      // route: records that begin before this position belong to it; of entries: their state byte
+  Word64 to;      // route: records that begin before this position belong to it; of entries: what their state byte
+                  // becomes, and the incarnation of the ring from bit 8 on; pump: the latter
   std::array<std::uint8_t, 24> padding;
 };
 

@@ -141,7 +141,7 @@ TEST_CASE("a nacked, a timed-out and an abandoned delivery come again with the n
   CHECK(row["redelivered"] == 3);
   CHECK(row["in_flight"] == 2);
   // The member goes: what it had taken comes again, with the next attempt, to the next member.
-  world.x->detach_member(*world.x->find_queue("s"));
+  world.x->detach_member(world.x->find_queue("s")->lane);
   auto next = world.member("s", {"#"}, options);
   REQUIRE(next.take(seen));
   CHECK(seen.delivery == 1);
@@ -176,13 +176,13 @@ TEST_CASE("an extension is no verdict: nothing comes again for it, and every ver
   CHECK(row_of(world.stat(), "s")["acked"] == 3);
   CHECK(row_of(world.stat(), "s")["in_flight"] == 1);
   // The last one is extended by a millisecond only: it times out like any other, once, and its view pins its bytes.
-  const std::uint64_t floor = world.x->find_queue("s")->floor_entry;
+  const std::uint64_t floor = world.x->find_queue("s")->lane.floor_entry;
   for (int i = 0; i < 40; ++i) world.tick();
   CHECK(row_of(world.stat(), "s")["timed_out"] == 1);
-  CHECK(world.x->find_queue("s")->floor_entry == floor);
+  CHECK(world.x->find_queue("s")->lane.floor_entry == floor);
   CHECK(acks.extend(taken[3].entry, 1));  // too late for this attempt
   world.tick();
-  CHECK(world.x->find_queue("s")->floor_entry == floor);
+  CHECK(world.x->find_queue("s")->lane.floor_entry == floor);
   REQUIRE(member.take(seen));
   CHECK(seen.delivery == 4);
   CHECK(seen.attempt == 2);
@@ -207,16 +207,16 @@ TEST_CASE("a view that is held past its time-out pins its bytes (F47)") {
   Seen first;
   REQUIRE(member.take(first));
   for (int i = 0; i < 5; ++i) world.tick();
-  const std::uint64_t floor = world.x->find_queue("s")->floor_entry;
+  const std::uint64_t floor = world.x->find_queue("s")->lane.floor_entry;
   for (int i = 0; i < 200; ++i) {
     publisher.publish("a", std::string(100, 'y'));
     world.tick();
   }
-  CHECK(world.x->find_queue("s")->floor_entry == floor);
+  CHECK(world.x->find_queue("s")->lane.floor_entry == floor);
   CHECK(world.x->find_queue("s")->block.backlog_events > 0);
   member.verdict(first.entry, ring::Verdict::ack);
   world.tick();
-  CHECK(world.x->find_queue("s")->floor_entry == floor + 1);
+  CHECK(world.x->find_queue("s")->lane.floor_entry == floor + 1);
   world.stat();
 }
 

@@ -206,8 +206,8 @@ class Scenario {
     std::vector<std::uint64_t> waiting;
     for (const std::uint64_t entry : forgotten_[i]) {
       const exchange::Queue* queue = x_->find_queue(names[i]);
-      const bool above = entry - queue->floor_entry < queue->entries - queue->floor_entry;
-      if (above && queue->state_of(entry) == 0) {
+      const bool above = entry - queue->lane.floor_entry < queue->lane.entries - queue->lane.floor_entry;
+      if (above && queue->lane.state_of(entry) == 0) {
         waiting.push_back(entry);
       } else {
         members_[i]->verdict(entry, ring::Verdict::ack);
@@ -217,9 +217,9 @@ class Scenario {
   }
 
   void leave() {
-    exchange([&] { x_->detach_member(*x_->find_queue("all")); });
+    exchange([&] { x_->detach_member(x_->find_queue("all")->lane); });
     exchange::Queue* queue = x_->find_queue("all");
-    if (queue->has_member()) exchange([&] { x_->detach_member(*x_->find_queue("all")); });
+    if (queue->lane.has_member()) exchange([&] { x_->detach_member(x_->find_queue("all")->lane); });
     members_[0].reset();
     forgotten_[0].clear();
     SubscriptionOptions options = x_->find_queue("all")->options;

@@ -166,7 +166,7 @@ TEST_CASE("a member that dies while dead letters have no room frees its place al
   REQUIRE(member->take(seen));
   world.tick();
   CHECK(row_of(world.stat(), "s")["in_flight"] == 2);
-  world.x->detach_member(*world.x->find_queue("s"));
+  world.x->detach_member(world.x->find_queue("s")->lane);
   options.patterns.clear();
   auto next = world.member("s", {}, options);
   world.tick();

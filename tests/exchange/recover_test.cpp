@@ -59,7 +59,7 @@ TEST_CASE("all subscriptions are found, by name and by number, each at a place o
     exchange::Queue* queue = x.find_queue("s" + std::to_string(i));
     REQUIRE(queue != nullptr);
     CHECK(x.find_queue(queue->id) == queue);
-    CHECK(queue->has_member() == (i % 3 == 0));
+    CHECK(queue->lane.has_member() == (i % 3 == 0));
     CHECK(x.queues().at(queue->index).get() == queue);
     indexes.insert(queue->index);
   }

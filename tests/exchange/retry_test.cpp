@@ -188,7 +188,7 @@ TEST_CASE("retries wait while nobody is there, and space is given back in the en
       acked += seen.attempt != 1 ? 1 : 0;
     }
   }
-  world.x->detach_member(*world.x->find_queue("s"));
+  world.x->detach_member(world.x->find_queue("s")->lane);
   for (int i = 0; i < 100; ++i) world.tick();
   auto row = row_of(world.stat(), "s");
   CHECK(row["retry_waiting"] == 0);

@@ -91,6 +91,18 @@ void SubscriptionArguments::add(CLI::App& app, const std::string& name, const st
   });
 }
 
+void SubscriptionArguments::add_flag(CLI::App& app, const std::string& name, const std::string& description,
+                                     bool SubscriptionOptions::*field) {
+  app.add_flag_callback(
+      name,
+      [this, name, field] {
+        given_.push_back(
+            {name, "", [field](SubscriptionOptions& options) { options.*field = true; },
+             [field](const SubscriptionOptions& a, const SubscriptionOptions& b) { return a.*field == b.*field; }});
+      },
+      description);
+}
+
 void SubscriptionArguments::add_to(CLI::App& app) {
   using Options = SubscriptionOptions;
   const std::function<std::uint64_t(const std::string&)> size = [](const std::string& text) {
@@ -133,7 +145,9 @@ void SubscriptionArguments::add_to(CLI::App& app) {
                      size);
   add<Overflow>(app, "--overflow", "block|drop-newest|drop-oldest",
                 "When the backlog is full (block; drop-oldest for at-most-once)", &Options::overflow, parse_overflow);
-  add<std::uint32_t>(app, "--max-in-flight", "N", "Unsettled deliveries of the member (65,536)",
+  add_flag(app, "--group", "Any number of members, each event to one of them, by credit", &Options::group);
+  add_flag(app, "--ordered", "One delivery at a time, retries included: nothing overtakes", &Options::ordered);
+  add<std::uint32_t>(app, "--max-in-flight", "N", "Unsettled deliveries of a member: its credit (65,536)",
                      &Options::max_in_flight, number);
   add<std::size_t>(app, "--ring", "SIZE", "Size of the member's ring, a power of two (4MiB)", &Options::ring_bytes,
                    size);

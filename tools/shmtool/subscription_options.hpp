@@ -36,6 +36,9 @@ class SubscriptionArguments {
   void add(CLI::App& app, const std::string& name, const std::string& type, const std::string& description,
            T SubscriptionOptions::*field, std::function<T(const std::string&)> parse);
 
+  void add_flag(CLI::App& app, const std::string& name, const std::string& description,
+                bool SubscriptionOptions::*field);
+
   std::vector<Given> given_;
 };
 

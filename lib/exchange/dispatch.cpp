@@ -1,0 +1,136 @@
+// Dispatch: which member of a subscription gets an event, and when, where that is not plain: groups, whose members compete
+// by credit, and ordered subscriptions, of which one delivery is open at a time.
+//
+// All events of such a subscription go through its backlog, in order. From its head they go to the member that has the
+// most credit left, a few at a time; before them go deliveries that come back (release_due), and what a member that is
+// gone, or does not move, had not taken.
+#include <algorithm>
+
+#include "lib/exchange/exchange.hpp"
+
+namespace ackring::exchange {
+
+namespace {
+
+// Events for one member before the next one's turn: with few events each gets some, with many a transaction pays.
+constexpr std::uint64_t most_at_once = 64;
+// Groups of at most so many members are looked at each time for who has acked what; of larger ones the tick knows.
+constexpr std::size_t few_members = 16;
+
+}  // namespace
+
+/// Is nothing open that has to be settled before the next event may go out?
+bool Exchange::may_dispatch(const Queue& queue) {
+  if (!queue.options.ordered) return true;
+  std::uint64_t open = 0;
+  queue.each_lane([&open](const Lane& lane) { open += lane.open_entries(); });
+  return open == 0;
+}
+
+/// The member with the most credit, of those with room; those with the same in turn. nullptr: none has room.
+Lane* Exchange::member_with_room(Queue& queue, std::uint64_t bytes) {
+  Lane* best = nullptr;
+  std::uint64_t most = 0;
+  const std::size_t count = queue.members.size();
+  for (std::size_t i = 0; i < count; ++i) {
+    Lane& lane = *queue.members[(queue.turn + i) % count];
+    if (!lane.has_member() || lane.leaving || lane.revoked() || !lane.has_credit() || !lane.ring.fits(bytes)) continue;
+    const std::uint64_t credit = lane.slots() - (lane.entries - lane.floor_entry);
+    if (best != nullptr && credit <= most) continue;
+    best = &lane;
+    most = credit;
+  }
+  if (best != nullptr) ++queue.turn;
+  return best;
+}
+
+bool Exchange::dispatch(Queue& queue) {
+  if (queue.block.backlog_events == 0 && !queue.has_orphans) return false;
+  const auto settle_all = [&] { queue.each_lane([this](Lane& lane) { settle(lane); }); };
+  if (queue.members.size() <= few_members) settle_all();
+  bool moved = false;
+  if (queue.has_orphans && !hand_over(queue, moved)) return moved;
+  // What comes back goes first, where order is asked for.
+  if (queue.options.ordered && queue.block.retry_events != 0) return moved;
+  bool looked = queue.members.size() <= few_members;
+  for (std::uint64_t events = 0; events < batch_events && may_dispatch(queue);) {
+    const shm::RecordHeader* record = queue.backlog.at(queue.block.backlog_head);
+    if (record == nullptr) break;
+    Lane* lane = member_with_room(queue, record->bytes);
+    if (lane == nullptr && !looked) {
+      looked = true;
+      settle_all();
+      lane = member_with_room(queue, record->bytes);
+    }
+    if (lane == nullptr) break;
+    const std::uint64_t share = queue.block.backlog_events / (2 * queue.members.size());
+    events += pump_into(*lane, queue.options.ordered ? 1 : std::clamp<std::uint64_t>(share, 1, most_at_once));
+    moved = true;
+  }
+  return moved;
+}
+
+// What was put into the ring of a member that is gone or does not move, and was not taken, goes to the others, before
+// anything else. False: some of it is left, as nobody has room.
+bool Exchange::hand_over(Queue& queue, bool& moved) {
+  for (std::size_t i = 0; i < queue.members.size();) {
+    Lane& from = *queue.members[i];
+    const bool gone = !from.has_member() && !from.leaving;
+    for (std::uint64_t entry = from.floor_entry; entry != from.entries; ++entry) {
+      if (from.state_of(entry) != 0 || !(gone || from.is_returned(entry))) continue;
+      const auto* record = reinterpret_cast<const shm::RecordHeader*>(from.record_of(entry));
+      Lane* to = member_with_room(queue, record->bytes);
+      if (to == nullptr) return false;
+      hand(from, entry, *to);
+      moved = true;
+    }
+    if (!gone) {
+      ++i;
+      continue;
+    }
+    pass_decided(from, from.entries);
+    retire_ring(from);
+    queue.members.erase(queue.members.begin() + static_cast<std::ptrdiff_t>(i));
+  }
+  queue.has_orphans = false;
+  return true;
+}
+
+// The same attempt at another member: it was not taken.
+void Exchange::hand(Lane& from, std::uint64_t entry, Lane& to) {
+  const auto* record = reinterpret_cast<const shm::RecordHeader*>(from.record_of(entry));
+  const bool let_go = !from.has_member();
+  const std::uint64_t state = static_cast<std::uint64_t>(shm::DeliveryState::returned) | (let_go ? shm::let_go_bit : 0);
+  begin(shm::TransactionKind::hand, from.queue->id, entry, moved_to(from, state));
+  shm::shared_copy(place_in_ring(to, record->bytes), record, record->bytes);
+  commit_sinks();
+  set_state(from, entry, shm::DeliveryState::returned, let_go);
+  wake_members();
+}
+
+// Takes back what a member has not taken: from here on it is X's, whatever the member does (its `taken` is stored before
+// it looks at `revoked`).
+void Exchange::revoke(Lane& lane) {
+  lane.ring_page->revoked.store(lane.entries, std::memory_order_relaxed);  // relaxed: ordered by the barrier below
+  shm::barrier_for_parker();
+  settle(lane);
+  lane.revoked_from = lane.taken;
+  lane.revoked_to = lane.entries;
+}
+
+// A member of a group that has taken nothing for as long as a delivery may take leaves the rest to the others.
+void Exchange::revoke_idle(Queue& queue, std::uint64_t now_ns) {
+  if (queue.members.size() < 2) return;
+  for (const std::unique_ptr<Lane>& lane : queue.members) {
+    if (lane->taken != lane->idle_taken || lane->taken == lane->entries || lane->idle_since_ns == 0) {
+      lane->idle_taken = lane->taken;
+      lane->idle_since_ns = now_ns;
+    }
+    const bool idle = now_ns - lane->idle_since_ns >= static_cast<std::uint64_t>(queue.options.ack_timeout.count());
+    if (!idle || !lane->has_member() || lane->leaving || lane->revoked()) continue;
+    revoke(*lane);
+    queue.has_orphans = true;
+  }
+}
+
+}  // namespace ackring::exchange
