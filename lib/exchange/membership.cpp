@@ -1,8 +1,7 @@
-// Membership: publishers and members come and go. Each change counts by one store or one rename; what a crash leaves
-// unfinished before it is removed by recovery, and repeated after it.
+// Membership: members come and go. Each change counts by one store or one rename; what a crash leaves unfinished before it
+// is removed by recovery, and repeated after it. Publishers: publishers.cpp.
 #include <algorithm>
 #include <bit>
-#include <cstring>
 
 #include "ackring/error.hpp"
 #include "lib/exchange/exchange.hpp"
@@ -11,8 +10,6 @@
 namespace ackring::exchange {
 
 namespace {
-
-constexpr std::size_t cursor_first_bytes = shm::page_bytes + 1024 * sizeof(shm::Word32);
 
 std::uint64_t states_bytes(std::uint64_t slots) { return (slots + shm::page_bytes - 1) & ~(shm::page_bytes - 1); }
 
@@ -42,161 +39,6 @@ std::string Exchange::ingress_name(std::uint16_t slot, std::uint64_t incarnation
 std::string Exchange::cursor_name(std::uint16_t slot, std::uint64_t incarnation) {
   return "pub." + std::to_string(slot) + ".cursor." + std::to_string(incarnation);
 }
-
-// ---------------------------------------------------------------------------------------------------------- publishers
-
-PublisherGrant Exchange::attach_publisher(std::uint64_t client, const std::string& name, std::uint64_t ring_bytes) {
-  if (!name.empty()) shm::check_name("publisher", name);
-  if (!std::has_single_bit(ring_bytes) || ring_bytes < limits::min_ring_bytes || ring_bytes > limits::max_ring_bytes) {
-    throw Error(ErrorCode::invalid_argument, "publisher ring of " + std::to_string(ring_bytes) + " bytes",
-                "the size must be a power of two from 4 KiB to 1 GiB", "choose such a ring_bytes");
-  }
-  Ingress* found = nullptr;
-  std::size_t free_slot = publishers_.size();
-  for (std::size_t slot = 0; slot < publishers_.size(); ++slot) {
-    Ingress* ingress = publishers_[slot].get();
-    if (ingress == nullptr) {
-      if (free_slot == publishers_.size()) free_slot = slot;
-      continue;
-    }
-    // relaxed: X is the only writer
-    const auto state = static_cast<shm::PublisherState>(page_->publishers[slot].state.load(std::memory_order_relaxed));
-    const bool anonymous = state == shm::PublisherState::anonymous;
-    const bool unused = ingress->ring_page == nullptr || (ingress->closing && !ingress->reader.readable());
-    if (name.empty() ? anonymous && unused : ingress->name == name) {
-      found = ingress;
-      break;
-    }
-  }
-  if (found != nullptr && found->ring_page != nullptr) {
-    if (found->closing && !found->quarantined) {
-      // The earlier holder is gone: what it committed is routed first, so that order holds.
-      while (found->reader.readable() && drain(*found, 0, 0, false)) {
-      }
-      if (!found->reader.readable()) retire_ingress(*found);
-    } else if (found->closing) {
-      retire_ingress(*found);
-    }
-    if (found->ring_page != nullptr) {
-      throw Error(ErrorCode::busy, "publisher '" + name + "'",
-                  found->closing ? "events of its earlier run wait for a subscription that is full"
-                                 : "a live client holds the name",
-                  "wait for it, or use another name");
-    }
-  }
-  if (found == nullptr) {
-    if (free_slot == publishers_.size()) {
-      throw Error(ErrorCode::no_space, "publisher '" + name + "'", "the bus has its 1,024 publishers already",
-                  "close some, or reuse names");
-    }
-    auto fresh = std::make_unique<Ingress>();
-    fresh->slot = static_cast<std::uint16_t>(free_slot);
-    fresh->name = name.empty() ? "p" + std::to_string(free_slot) : name;
-    shm::PublisherEntry& entry = page_->publishers[free_slot];
-    std::array<char, shm::name_bytes> text{};
-    fresh->name.copy(text.data(), text.size() - 1);
-    shm::shared_copy(entry.name.data(), text.data(), text.size());
-    const auto state = name.empty() ? shm::PublisherState::anonymous : shm::PublisherState::named;
-    entry.state.store(static_cast<std::uint32_t>(state),
-                      std::memory_order_release);  // release(publisher.state): the name
-    found = fresh.get();
-    publishers_[free_slot] = std::move(fresh);
-  }
-
-  const std::uint64_t incarnation = next_file();
-  const std::uint64_t old = found->incarnation;
-  const std::string ring_file = ingress_name(found->slot, incarnation);
-  const std::string cursor_file = cursor_name(found->slot, incarnation);
-  shm::IngressBlock block = found->block;  // totals and sequence go on
-  block.consumed = 0;
-  {
-    const shm::Segment ring = shm::Segment::create(
-        directory_, ring_file, shm::SegmentKind::ingress_ring, shm::page_bytes + ring_bytes, generation_, found->slot,
-        [&](std::byte* base) {
-          auto* page = reinterpret_cast<shm::IngressRing*>(base);
-          page->ring_bytes = ring_bytes;
-          page->start_position = 0;
-          page->sequence.store(block.sequence, std::memory_order_relaxed);  // relaxed: nobody knows the file yet
-        });
-  }
-  try {
-    const shm::Segment cursor = shm::Segment::create(
-        directory_, cursor_file, shm::SegmentKind::ingress_cursor, cursor_first_bytes, generation_, found->slot,
-        [&](std::byte* base) {
-          auto* page = reinterpret_cast<shm::IngressCursor*>(base);
-          page->first_sequence.store(block.sequence + 1, std::memory_order_relaxed);  // relaxed: nobody knows the file
-          page->blocks[0] = block;
-        });
-  } catch (const Error&) {
-    directory_.remove(ring_file);
-    throw;
-  }
-  shm::PublisherEntry& entry = page_->publishers[found->slot];
-  entry.client.store(client, std::memory_order_relaxed);            // relaxed: published by incarnation
-  entry.incarnation.store(incarnation, std::memory_order_release);  // release(publisher.incarnation): its files count
-  if (old != 0) directory_.remove(cursor_name(found->slot, old));
-  found->incarnation = incarnation;
-  found->client = client;
-  found->closing = false;
-  found->quarantined = false;
-  found->routes.clear();
-  map_ingress(*found);
-  heat(*found);
-  return {found->slot, incarnation, found->name, block.sequence + 1, ring_file, cursor_file};
-}
-
-void Exchange::map_ingress(Ingress& ingress) {
-  const std::string cursor_file = cursor_name(ingress.slot, ingress.incarnation);
-  ingress.cursor_segment = shm::Segment::attach(directory_, cursor_file, shm::SegmentKind::ingress_cursor,
-                                                shm::Access::read_write, cursor_reserve_bytes);
-  ingress.cursor = ingress.cursor_segment.as<shm::IngressCursor>();
-  ingress.topic_map = ingress.cursor_segment.as<shm::Word32>(shm::page_bytes);
-  ingress.block = shm::read_block(ingress.cursor->version, ingress.cursor->blocks);
-  ingress.quarantined = ingress.cursor->quarantined.load(std::memory_order_relaxed) != 0;  // relaxed: X's own word
-  const std::string ring_file = ingress_name(ingress.slot, ingress.incarnation);
-  if (!directory_.exists(ring_file)) return;  // retired: only the totals are left
-  ingress.ring_segment =
-      shm::Segment::attach(directory_, ring_file, shm::SegmentKind::ingress_ring, shm::Access::read_only);
-  ingress.ring_page = ingress.ring_segment.as<shm::IngressRing>();
-  const std::uint64_t ring_bytes = ingress.ring_page->ring_bytes;
-  if (!std::has_single_bit(ring_bytes) || shm::page_bytes + ring_bytes > ingress.ring_segment.bytes()) {
-    throw Error(ErrorCode::damaged, ring_file, "its size does not fit its file");
-  }
-  ingress.reader = ring::RingReader(ingress.ring_segment.data() + shm::page_bytes, ring_bytes, &ingress.ring_page->tail,
-                                    ingress.block.consumed);
-  // A crash between the block and the word: the block counts.
-  ingress.cursor->consumed.store(ingress.block.consumed,
-                                 std::memory_order_release);  // release(ingress.consumed): all of it was read
-  // acquire(cursor.topics): the map's entries below it
-  const std::uint64_t topics = ingress.cursor->topics.load(std::memory_order_acquire);
-  ingress.routes.clear();
-  for (std::uint64_t i = 0; i < topics; ++i) {
-    const std::uint32_t number = ingress.topic_map[i].load(std::memory_order_relaxed);  // relaxed: published by topics
-    ingress.routes.push_back(number == 0 ? nullptr : routes_.route_of(number));
-  }
-}
-
-void Exchange::detach_publisher(Ingress& ingress) {
-  if (ingress.ring_page == nullptr || ingress.closing) return;
-  page_->publishers[ingress.slot].client.store(0, std::memory_order_relaxed);  // relaxed: X's own word
-  ingress.client = 0;
-  ingress.closing = true;
-  ingress.has_bell = false;
-  ingress.bell = shm::Bell{};
-  heat(ingress);
-}
-
-void Exchange::retire_ingress(Ingress& ingress) {
-  std::erase(hot_, &ingress);
-  ingress.hot = false;
-  ingress.closing = false;
-  ingress.ring_page = nullptr;
-  ingress.reader = ring::RingReader{};
-  directory_.remove(ingress_name(ingress.slot, ingress.incarnation));
-  ingress.ring_segment = shm::Segment{};
-}
-
-// ------------------------------------------------------------------------------------------------------------- members
 
 void Exchange::create_ring(Lane& lane) {
   Queue& queue = *lane.queue;

@@ -96,7 +96,7 @@ class CorePublisher {
 class CoreMember {
  public:
   CoreMember(shm::Directory& directory, const exchange::MemberGrant& grant)
-      : name(grant.queue->options.name), entry_(grant.entry) {
+      : name(grant.queue->options.name), ring(grant.lane->ring_incarnation), entry_(grant.entry) {
     ring_ = shm::Segment::attach(directory, grant.ring_file, shm::SegmentKind::member_ring, shm::Access::read_only);
     acks_ = shm::Segment::attach(directory, grant.ack_file, shm::SegmentKind::ack_page, shm::Access::read_write);
     const auto* page = ring_.as<const shm::MemberRing>();
@@ -105,12 +105,21 @@ class CoreMember {
     writer_ = ring::AckWriter(acks_.as<shm::AckPage>());
   }
 
-  /// Takes one delivery; false if there is none.
+  /// Takes one delivery; false if there is none. What the exchange has taken back is returned to it, as a client does.
   bool take(Seen& seen) {
     const std::byte* record = reader_.peek();
+    while (record != nullptr) {
+      writer_.taken(entry_ + 1);
+      if (static_cast<std::int64_t>(ring_.as<const shm::MemberRing>()->revoked.load(std::memory_order_relaxed) -
+                                    entry_) <= 0) {
+        break;
+      }
+      writer_.verdict(entry_++, ring::Verdict::returned);
+      reader_.advance(reinterpret_cast<const shm::RecordHeader*>(record)->bytes);
+      record = reader_.peek();
+    }
     if (record == nullptr) return false;
     const ring::EventParts event = ring::parts(record);
-    writer_.taken(entry_ + 1);
     seen.publisher = std::to_string(event.header->publisher);
     seen.sequence = event.header->sequence;
     seen.delivery = event.header->delivery;
@@ -131,6 +140,7 @@ class CoreMember {
   shm::AckPage* page() { return acks_.as<shm::AckPage>(); }
 
   std::string name;
+  std::uint64_t ring;  // incarnation
 
  private:
   std::uint64_t entry_;

@@ -9,25 +9,13 @@
 #include <set>
 
 #include "lib/exchange/dead_letter_files.hpp"
-#include "lib/shm/environment.hpp"
 #include "tests/exchange/core_world.hpp"
+#include "tests/exchange/kill_hook.hpp"
 
 using namespace ackring;
 using namespace ackring::test;
 
 namespace {
-
-struct Death {};
-
-struct KillHook final : shm::EnvironmentHook {
-  std::uint64_t stores = 0;
-  std::uint64_t die_before = ~std::uint64_t{0};
-  void before_store(const void* /*where*/, std::size_t /*bytes*/) override {
-    if (stores++ == die_before) throw Death{};
-  }
-  std::uint64_t now_ns() override { return *clock; }
-  const std::uint64_t* clock = nullptr;
-};
 
 constexpr int subscriptions = 4;
 const char* const names[subscriptions] = {"all", "tiny", "offline", "once"};

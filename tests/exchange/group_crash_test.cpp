@@ -1,0 +1,240 @@
+// The exchange dies before every shared store of what groups and ordered subscriptions add: handing out by credit, handing
+// over what a dead or a frozen member had not taken, one delivery at a time. See crash_test.cpp for the method.
+#include <cstdio>
+#include <cstdlib>
+#include <set>
+
+#include "tests/exchange/core_world.hpp"
+#include "tests/exchange/kill_hook.hpp"
+
+using namespace ackring;
+using namespace ackring::test;
+
+namespace {
+
+class GroupScenario {
+ public:
+  explicit GroupScenario(KillHook& hook) : hook_(hook) {
+    hook.clock = &now_ns_;
+    hook.virtual_time = true;
+    start();
+  }
+  ~GroupScenario() { x_.reset(); }
+
+  int run() {
+    connect();
+    for (int round = 0; round < 120; ++round) {
+      if (round < 6) publish(round);
+      now_ns_ += 6'000'000;
+      exchange([&] {
+        x_->step(now_ns_);
+        x_->tick(now_ns_);
+        while (x_->step(now_ns_)) {
+        }
+      });
+      if (round == 12) die("g", 0);
+      if (round == 14) join("g", 0);
+      if (round == 60) thaw_ = true;  // the frozen one wakes up: its rest was taken back long ago
+      consume();
+    }
+    check();
+    return deaths_;
+  }
+
+  void die_again(KillHook* hook) {
+    hook->clock = &now_ns_;
+    hook->virtual_time = true;
+    second_ = hook;
+  }
+
+ private:
+  template <class Step>
+  void exchange(Step step) {
+    try {
+      shm::Environment::hook = &hook_;
+      step();
+      shm::Environment::hook = nullptr;
+    } catch (const Death&) {
+      shm::Environment::hook = nullptr;
+      ++deaths_;
+      if (!members_.empty()) check_books(exchange::stat_document(*directory_, "crash"));
+      start();
+    }
+  }
+
+  void start() {
+    while (true) {
+      x_.reset();
+      try {
+        shm::Environment::hook = second_ != nullptr && deaths_ > 0 ? second_ : nullptr;
+        x_ = std::make_unique<exchange::Exchange>(*directory_);
+        shm::Environment::hook = nullptr;
+        return;
+      } catch (const Death&) {
+        shm::Environment::hook = nullptr;
+        second_ = nullptr;
+        ++deaths_;
+      }
+    }
+  }
+
+  void connect() {
+    client_ = x_->new_client();
+    for (const char* name : {"g", "o"}) {
+      join(name, 0);
+      join(name, 1);
+    }
+    for (int i = 0; i < 2; ++i) {
+      publishers_.push_back(
+          std::make_unique<CorePublisher>(*directory_, x_->attach_publisher(client_, i == 0 ? "one" : "two", 4096)));
+    }
+  }
+
+  void join(const std::string& name, int which) {
+    SubscriptionOptions options;
+    options.name = name;
+    options.patterns = {"#"};
+    options.group = true;
+    options.ordered = name == "o";
+    options.ring_bytes = 4096;
+    options.max_in_flight = 4;
+    options.ack_timeout = std::chrono::milliseconds(30);
+    options.backoff_initial = options.backoff_max = std::chrono::milliseconds(8);
+    options.max_deliveries = 3;
+    members_[{name, which}] = std::make_unique<CoreMember>(*directory_, x_->attach_member(client_, options, false, {}));
+  }
+
+  exchange::Lane* lane_of(const std::string& name, int which) {
+    return x_->find_queue(name)->find_lane(members_[{name, which}]->ring);
+  }
+
+  void die(const std::string& name, int which) {
+    exchange([&] { x_->detach_member(*lane_of(name, which)); });
+    if (exchange::Lane* lane = lane_of(name, which); lane != nullptr && lane->has_member()) {
+      exchange([&] { x_->detach_member(*lane); });
+    }
+    members_.erase({name, which});
+  }
+
+  void publish(int round) {
+    for (auto& publisher : publishers_) {
+      for (int event = 0; event < 2; ++event) {
+        published_ += publisher->add("a", std::string(static_cast<std::size_t>(round) * 5, 'p')) ? 1 : 0;
+      }
+      publisher->commit();
+    }
+  }
+
+  // The second member of each takes one event and stands still until it is thawed.
+  void consume() {
+    for (auto& [key, member] : members_) {
+      const bool freezes = key.second == 1 && !thaw_;
+      if (freezes && held_.contains(key)) continue;
+      Seen seen;
+      while (member->take(seen)) {
+        record(key.first, seen);
+        if (freezes) {
+          held_[key] = seen.entry;
+          break;
+        }
+        const bool bad = seen.delivery % 7 == 3 || (seen.attempt == 1 && seen.delivery % 5 == 2);
+        member->verdict(seen.entry, bad ? ring::Verdict::nack : ring::Verdict::ack);
+      }
+      if (!freezes && held_.contains(key)) {
+        member->verdict(held_[key], ring::Verdict::ack);  // late
+        held_.erase(key);
+      }
+    }
+  }
+
+  void record(const std::string& name, const Seen& seen) {
+    CHECK_MESSAGE(attempts_[name].insert({seen.delivery, seen.attempt}).second, name, ": attempt ", seen.attempt,
+                  " of delivery ", seen.delivery, " was seen twice");
+    if (name != "o" || seen.attempt != 1) return;
+    CHECK_MESSAGE(seen.delivery == last_ + 1, "o: out of order");
+    last_ = seen.delivery;
+  }
+
+  void check() {
+    const auto stat = exchange::stat_document(*x_, "crash");
+    check_books(stat);
+    check_books(exchange::stat_document(*directory_, "crash"));
+    for (const char* name : {"g", "o"}) {
+      const auto row = row_of(stat, name);
+      INFO(row.dump());
+      CHECK(row["matched"] == published_);
+      CHECK(row["acked"].get<std::uint64_t>() + row["dlq_size"].get<std::uint64_t>() == published_);
+      CHECK(row["dlq_size"] != 0);
+      CHECK(row["timed_out"] != 0);
+      std::uint64_t first = 0;
+      for (const auto& [delivery, attempt] : attempts_[name]) first += attempt == 1 ? 1 : 0;
+      CHECK(first == published_);
+      CHECK(x_->find_queue(name)->members.size() == 2);
+    }
+  }
+
+  using Key = std::pair<std::string, int>;
+  KillHook& hook_;
+  KillHook* second_ = nullptr;
+  std::shared_ptr<shm::MemoryDirectory> directory_ = std::make_shared<shm::MemoryDirectory>();
+  std::unique_ptr<exchange::Exchange> x_;
+  std::map<Key, std::unique_ptr<CoreMember>> members_;
+  std::map<Key, std::uint64_t> held_;
+  std::vector<std::unique_ptr<CorePublisher>> publishers_;
+  std::map<std::string, std::set<std::pair<std::uint64_t, std::uint32_t>>> attempts_;
+  std::uint64_t published_ = 0;
+  std::uint64_t last_ = 0;
+  std::uint64_t client_ = 0;
+  std::uint64_t now_ns_ = 1'000'000'000;
+  bool thaw_ = false;
+  int deaths_ = 0;
+};
+
+}  // namespace
+
+TEST_CASE("groups: the exchange may die before any shared store") {
+  KillHook count;
+  {
+    GroupScenario scenario(count);
+    REQUIRE(scenario.run() == 0);
+  }
+  const char* from = std::getenv("ACKRING_POINT");
+  std::uint64_t reached = 0;
+  for (std::uint64_t n = from != nullptr ? std::strtoull(from, nullptr, 10) : 0; n < count.stores; ++n) {
+    CAPTURE(n);
+    KillHook hook;
+    hook.die_before = n;
+    GroupScenario scenario(hook);
+    if (scenario.run() > 0) ++reached;
+    if (from != nullptr) break;
+  }
+  std::printf("crash points of groups covered: %llu of %llu\n", static_cast<unsigned long long>(reached),
+              static_cast<unsigned long long>(count.stores));
+  if (from == nullptr) CHECK(reached == count.stores);
+}
+
+TEST_CASE("groups: it may die again in the recovery") {
+  KillHook count;
+  {
+    GroupScenario scenario(count);
+    scenario.run();
+  }
+  const bool deep = std::getenv("ACKRING_DEEP") != nullptr;
+  std::uint64_t pairs = 0;
+  for (std::uint64_t n = 0; n < count.stores; n += deep ? 1 : 29) {
+    for (std::uint64_t m = 0;; m += deep ? 1 : 2) {
+      CAPTURE(n);
+      CAPTURE(m);
+      KillHook first;
+      first.die_before = n;
+      KillHook again;
+      again.die_before = m;
+      GroupScenario scenario(first);
+      scenario.die_again(&again);
+      if (scenario.run() < 2) break;
+      ++pairs;
+    }
+  }
+  std::printf("pairs of crash points of groups covered: %llu\n", static_cast<unsigned long long>(pairs));
+  CHECK(pairs > 100);
+}
