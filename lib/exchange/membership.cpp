@@ -89,7 +89,8 @@ void Exchange::retire_ring(Lane& lane) {
   Queue& queue = *lane.queue;
   shm::SubscriptionBlock& block = queue.block;
   for (std::size_t i = 0; i < shm::delivery_states; ++i) block.totals[i] += lane.ring_block.totals[i];
-  block.delivered += lane.floor_entry - lane.ring_page->start_entry;
+  const std::uint64_t returned = lane.ring_block.totals[static_cast<std::size_t>(shm::DeliveryState::returned)];
+  block.delivered += lane.floor_entry - lane.ring_page->start_entry - returned;
   block.retired_ring = lane.ring_incarnation;
   if (!queue.dispatched()) block.entries = lane.entries;
   shm::write_block(queue.state->version, queue.state->blocks, block);

@@ -91,7 +91,7 @@ Json describe(const SubscriptionView& view) {
   const bool at_most_once = view.options->guarantee == Guarantee::at_most_once;
   for (const LaneView& lane : view.lanes) {
     for (std::size_t i = 0; i < totals.size(); ++i) totals[i] += lane.ring_block.totals[i];
-    delivered += lane.taken - lane.ring->start_entry;
+    delivered += lane.taken - lane.ring->start_entry - lane.ring_block.totals[index(DeliveryState::returned)];
     const std::uint64_t slots = lane.ring->slots;
     const auto* base = reinterpret_cast<const std::byte*>(lane.ring);
     const auto* states = reinterpret_cast<const shm::Word8*>(base + shm::page_bytes);
@@ -107,6 +107,7 @@ Json describe(const SubscriptionView& view) {
       const bool taken = static_cast<std::int64_t>(lane.taken - entry) > 0 && !taken_back(lane, entry);
       if (state != 0) {
         ++totals[(state & ~shm::let_go_bit) % totals.size()];
+        if (taken && (state & ~shm::let_go_bit) == index(DeliveryState::returned)) --delivered;
       } else if (taken && at_most_once) {
         ++totals[index(DeliveryState::acked)];
       } else {

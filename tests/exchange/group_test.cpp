@@ -104,6 +104,7 @@ TEST_CASE("a member that dies hands on what it had: taken with attempt + 1, not 
   const auto row = row_of(world.stat(), "g");
   CHECK(row["acked"] == 12);
   CHECK(row["redelivered"] == 1);
+  CHECK(row["delivered"] == 13);
   CHECK(world.x->find_queue("g")->members.size() == 1);  // the dead member's ring is gone
 }
 
@@ -163,6 +164,7 @@ TEST_CASE("a member that stands still keeps what it took; the rest goes to the o
     CHECK(row["timed_out"] == 1);
     work(frozen);  // it wakes up: what was taken back is not shown to it
     CHECK(acked.size() == 8);
+    CHECK(row_of(world.stat(), "g")["delivered"] == 9);
     frozen.verdict(held.entry, ring::Verdict::ack);
     world.tick();
     row = row_of(world.stat(), "g");
