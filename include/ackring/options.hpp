@@ -81,6 +81,9 @@ struct SubscriptionOptions {
   bool group = false;
   /// One delivery at a time: the next event waits until the one before is settled or dead-lettered, retries included.
   bool ordered = false;
+  /// Events with the same key go to one member, in order, until it goes; its retries, too. With `ordered`, one delivery
+  /// of a key at a time. Keys are hashed into 1,024 slots; events without a key have no order to keep.
+  bool ordered_by_key = false;
   /// Unsettled deliveries of a member: its credit; 1 to 1,048,576, rounded up to a power of two.
   std::uint32_t max_in_flight = limits::default_max_in_flight;
   /// Power of two, 4 KiB to 1 GiB.

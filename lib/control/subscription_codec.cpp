@@ -99,6 +99,7 @@ Json options_to_json(const SubscriptionOptions& options) {
               {"max_dead_bytes", options.max_dead_bytes},
               {"group", options.group},
               {"ordered", options.ordered},
+              {"ordered_by_key", options.ordered_by_key},
               {"max_in_flight", options.max_in_flight},
               {"ring_bytes", options.ring_bytes},
               {"max_events", options.max_events},
@@ -135,6 +136,8 @@ SubscriptionOptions options_from_json(std::string name, std::vector<std::string>
       result.group = truth(value, option);
     } else if (option == "ordered") {
       result.ordered = truth(value, option);
+    } else if (option == "ordered_by_key") {
+      result.ordered_by_key = truth(value, option);
     } else if (option == "max_in_flight") {
       result.max_in_flight = static_cast<std::uint32_t>(number(value, option, any32));
     } else if (option == "ring_bytes") {

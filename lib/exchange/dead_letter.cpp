@@ -90,6 +90,7 @@ DeadLetterResult Exchange::requeue_dead(Queue& queue, const DeadLetterFilter& fi
     commit_sinks();
     mark(*event.header, LaterState::requeued);
     queue.due.push({now_ns, waiting});
+    if (queue.keys) count_slot(queue, *event.header, 0, +1);
     return true;
   });
   shorten(queue, queue.dead, queue.block.dead_head);

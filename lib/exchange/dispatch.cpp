@@ -20,8 +20,12 @@ constexpr std::size_t few_members = 16;
 }  // namespace
 
 /// Is nothing open that has to be settled before the next event may go out?
-bool Exchange::may_dispatch(const Queue& queue) {
+bool Exchange::may_dispatch(const Queue& queue, const shm::RecordHeader* record) {
   if (!queue.options.ordered) return true;
+  if (queue.keys) {
+    const auto slot = record != nullptr ? KeySlots::of(*record) : std::nullopt;
+    return !slot || queue.keys->in_rings[*slot] == 0;
+  }
   std::uint64_t open = 0;
   queue.each_lane([&open](const Lane& lane) { open += lane.open_entries(); });
   return open == 0;
@@ -45,16 +49,24 @@ Lane* Exchange::member_with_room(Queue& queue, std::uint64_t bytes) {
 }
 
 bool Exchange::dispatch(Queue& queue) {
-  if (queue.block.backlog_events == 0 && !queue.has_orphans) return false;
+  if (queue.block.backlog_events == 0 && !queue.has_orphans && !(queue.keys && queue.keys->parked_events != 0)) {
+    return false;
+  }
   const auto settle_all = [&] { queue.each_lane([this](Lane& lane) { settle(lane); }); };
   if (queue.members.size() <= few_members) settle_all();
   bool moved = false;
+  if (queue.has_orphans && queue.keys) {  // what was taken comes before what was not
+    release_due(queue, now_ns_);
+    if (!queue.due.empty() && queue.due.top().due_ns <= now_ns_) return moved;
+  }
   if (queue.has_orphans && !hand_over(queue, moved)) return moved;
   // What comes back goes first, where order is asked for.
-  if (queue.options.ordered && queue.block.retry_events != 0) return moved;
+  if (queue.keys) return dispatch_by_key(queue) || moved;
+  if (queue.options.ordered && queue.block.retry_events != queue.block.delayed_events) return moved;
   bool looked = queue.members.size() <= few_members;
-  for (std::uint64_t events = 0; events < batch_events && may_dispatch(queue);) {
-    const shm::RecordHeader* record = queue.backlog.at(queue.block.backlog_head);
+  for (std::uint64_t events = 0; events < batch_events && may_dispatch(queue, nullptr);) {
+    std::uint64_t head = queue.block.backlog_head;
+    const shm::RecordHeader* record = queue.backlog.at(head);
     if (record == nullptr) break;
     Lane* lane = member_with_room(queue, record->bytes);
     if (lane == nullptr && !looked) {
@@ -79,7 +91,7 @@ bool Exchange::hand_over(Queue& queue, bool& moved) {
     for (std::uint64_t entry = from.floor_entry; entry != from.entries; ++entry) {
       if (from.state_of(entry) != 0 || !(gone || from.is_returned(entry))) continue;
       const auto* record = reinterpret_cast<const shm::RecordHeader*>(from.record_of(entry));
-      Lane* to = member_with_room(queue, record->bytes);
+      Lane* to = member_for(queue, *record, record->bytes);
       if (to == nullptr) return false;
       hand(from, entry, *to);
       moved = true;
@@ -103,6 +115,7 @@ void Exchange::hand(Lane& from, std::uint64_t entry, Lane& to) {
   const std::uint64_t state = static_cast<std::uint64_t>(shm::DeliveryState::returned) | (let_go ? shm::let_go_bit : 0);
   begin(shm::TransactionKind::hand, from.queue->id, entry, moved_to(from, state));
   shm::shared_copy(place_in_ring(to, record->bytes), record, record->bytes);
+  if (from.queue->keys) count_slot(*from.queue, *record, +1, 0);
   commit_sinks();
   set_state(from, entry, shm::DeliveryState::returned, let_go);
   wake_members();
@@ -120,7 +133,7 @@ void Exchange::revoke(Lane& lane) {
 
 // A member of a group that has taken nothing for as long as a delivery may take leaves the rest to the others.
 void Exchange::revoke_idle(Queue& queue, std::uint64_t now_ns) {
-  if (queue.members.size() < 2) return;
+  if (queue.members.size() < 2 || queue.keys) return;  // a key stays with its member until that goes
   for (const std::unique_ptr<Lane>& lane : queue.members) {
     if (lane->taken != lane->idle_taken || lane->taken == lane->entries || lane->idle_since_ns == 0) {
       lane->idle_taken = lane->taken;

@@ -43,6 +43,7 @@ Exchange::Exchange(shm::Directory& directory) : directory_(directory) {
       continue;
     }
     queue->to_backlog = queue->dispatched() || !queue->lane.has_ring || queue->block.backlog_events != 0;
+    recover_slots(*queue);
     index_retries(*queue);
     activate(*queue);
   }

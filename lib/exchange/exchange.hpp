@@ -176,20 +176,31 @@ class Exchange {
   std::uint64_t append_retry(Queue& queue, const ring::EventParts& event, const Attempt& attempt, const Later& later);
   bool redeliver(Lane& lane, std::uint64_t entry, const Failure& failure, const ring::EventParts& event,
                  Attempt attempt);
-  Lane* place_ready(Queue& queue, std::uint64_t bytes);
+  Lane* place_ready(Queue& queue, const shm::RecordHeader& record, std::uint64_t bytes);
+  void release(Queue& queue, const shm::RecordHeader& record, const Attempt& attempt, Lane& into, std::uint64_t bytes);
   void release_due(Queue& queue, std::uint64_t now_ns);
   bool complete_late(Lane& lane, std::uint64_t entry);
   void shorten(Queue& queue, log::SegmentLog& log, std::uint64_t& head);
   void index_retries(Queue& queue);
 
   // dispatch.cpp
-  static bool may_dispatch(const Queue& queue);
+  static bool may_dispatch(const Queue& queue, const shm::RecordHeader* record);
   static Lane* member_with_room(Queue& queue, std::uint64_t bytes);
   bool dispatch(Queue& queue);
   bool hand_over(Queue& queue, bool& moved);
+  Lane* member_for(Queue& queue, const shm::RecordHeader& record, std::uint64_t bytes);
   void hand(Lane& from, std::uint64_t entry, Lane& to);
   void revoke(Lane& lane);
   void revoke_idle(Queue& queue, std::uint64_t now_ns);
+
+  // dispatch_by_key.cpp
+  static void count_slot(Queue& queue, const shm::RecordHeader& record, int in_rings, int waiting);
+  static void settle_slots(Lane& lane, std::uint64_t until);
+  void free_slots(Queue& queue, std::uint64_t number);
+  void recover_slots(Queue& queue);
+  bool dispatch_by_key(Queue& queue);
+  bool unpark(Queue& queue);
+  bool park(Queue& queue, const shm::RecordHeader& record, std::uint64_t at, std::uint32_t slot);
 
   // dead_letter.cpp
   bool bury(Lane& lane, std::uint64_t entry, const Failure& failure, const ring::EventParts& event,

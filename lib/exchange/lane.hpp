@@ -71,6 +71,7 @@ struct Lane {
   Queue* queue;
   std::uint64_t ring_incarnation = 0;
   std::uint64_t ack_incarnation = 0;
+  std::uint16_t number = 0;  // MemberRing::number
   std::uint64_t client = 0;  // client incarnation of the member, 0: none
   bool leaving = false;      // its member is gone, but could not be detached yet
 

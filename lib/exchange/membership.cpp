@@ -50,6 +50,7 @@ void Exchange::create_ring(Lane& lane) {
                          auto* page = reinterpret_cast<shm::MemberRing*>(base);
                          page->ring_bytes = ring_bytes;
                          page->slots = slots;
+                         page->number = lane.number;
                          page->start_entry = lane.entries;
                          page->blocks[0].floor_entry = lane.entries;
                        });
@@ -87,6 +88,7 @@ void Exchange::map_ring(Lane& lane) {
 // A ring that is empty and has no member goes; its totals are folded into the subscription's block by one store.
 void Exchange::retire_ring(Lane& lane) {
   Queue& queue = *lane.queue;
+  if (queue.keys) free_slots(queue, lane.number);  // before another ring can bear its number
   shm::SubscriptionBlock& block = queue.block;
   for (std::size_t i = 0; i < shm::delivery_states; ++i) block.totals[i] += lane.ring_block.totals[i];
   const std::uint64_t returned = lane.ring_block.totals[static_cast<std::size_t>(shm::DeliveryState::returned)];
@@ -112,7 +114,10 @@ Lane& Exchange::lane_for_member(Queue& queue) {
                 "stop that one, or use another name");
   }
   if (!queue.dispatched()) return queue.lane;
+  std::uint16_t number = 1;
+  while (queue.find_member(number) != nullptr) ++number;
   queue.members.push_back(std::make_unique<Lane>(queue));
+  queue.members.back()->number = number;
   return *queue.members.back();
 }
 

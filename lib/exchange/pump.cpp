@@ -25,7 +25,7 @@ std::uint64_t Exchange::pump_into(Lane& lane, std::uint64_t most) {
   shm::SubscriptionBlock& block = queue.block;
   std::uint64_t head = block.backlog_head;
   const shm::RecordHeader* record = queue.backlog.at(head);
-  begin(shm::TransactionKind::pump, queue.id, head, lane.ring_incarnation);
+  begin(shm::TransactionKind::pump, queue.id, block.backlog_head, lane.ring_incarnation);
   touch_ring(lane);
   std::uint64_t events = 0;
   for (std::uint64_t bytes = 0; record != nullptr && events < most && bytes < batch_bytes; ++events) {
@@ -34,6 +34,7 @@ std::uint64_t Exchange::pump_into(Lane& lane, std::uint64_t most) {
     std::byte* to = place_in_ring(lane, size);
     if (to == nullptr) break;
     shm::shared_copy(to, record, size);
+    if (queue.keys) count_slot(queue, *record, +1, 0);
     --block.backlog_events;
     block.backlog_bytes -= size;
     bytes += size;

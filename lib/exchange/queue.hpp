@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "ackring/options.hpp"
+#include "lib/exchange/key_slots.hpp"
 #include "lib/exchange/lane.hpp"
 #include "lib/log/segment_log.hpp"
 #include "lib/shm/format.hpp"
@@ -59,6 +60,7 @@ struct Queue {
 
   std::vector<std::unique_ptr<Lane>> members;  // of a group: one ring each; events reach them through the backlog
   std::size_t turn = 0;                        // of the round robin among them
+  std::unique_ptr<KeySlots> keys;              // if it is ordered by key
   bool has_orphans = false;                    // some ring holds events that were not taken and go to other members
 
   // What failed. `due` may hold records that have left the log.
@@ -72,7 +74,7 @@ struct Queue {
 
   [[nodiscard]] bool at_most_once() const noexcept { return options.guarantee == Guarantee::at_most_once; }
   /// Do events wait in the backlog until it is decided which member gets them, and when?
-  [[nodiscard]] bool dispatched() const noexcept { return options.group || options.ordered; }
+  [[nodiscard]] bool dispatched() const noexcept { return options.group || options.ordered || options.ordered_by_key; }
   /// Calls `each` with every lane. It may not add or remove one.
   template <typename Each>
   void each_lane(const Each& each) {
@@ -91,9 +93,17 @@ struct Queue {
     each_lane([&any](const Lane& one) { any = any || one.has_member() || one.leaving; });
     return any;
   }
+  /// The member of this number; nullptr: there is none.
+  [[nodiscard]] Lane* find_member(std::uint64_t number) noexcept {
+    for (const std::unique_ptr<Lane>& member : members) {
+      if (member->number == number) return member.get();
+    }
+    return nullptr;
+  }
   /// Is there something that a verdict would make room for?
   [[nodiscard]] bool wants_acks(const Lane& one) const noexcept {
-    return dispatched() ? block.backlog_events != 0 || has_orphans : to_backlog || one.full_since_ns != 0;
+    if (!dispatched()) return to_backlog || one.full_since_ns != 0;
+    return block.backlog_events != 0 || has_orphans || (keys && keys->parked_events != 0);
   }
   /// The lane whose ring has this incarnation; nullptr: there is none.
   [[nodiscard]] Lane* find_lane(std::uint64_t ring_incarnation) noexcept {

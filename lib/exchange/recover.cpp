@@ -132,6 +132,7 @@ void Exchange::recover_subscription(FoundSubscription& found) {
       Lane& lane = queue->dispatched() ? *queue->members.back() : queue->lane;
       lane.ring_incarnation = incarnation;
       map_ring(lane);
+      lane.number = static_cast<std::uint16_t>(lane.ring_page->number);
       recover_ring(lane);
       // What was not taken, and is in the ring of nobody, or was taken back, goes to other members.
       if (!lane.has_member() || lane.revoked_to != 0) queue->has_orphans = true;

@@ -91,7 +91,7 @@ void Exchange::redo() {
   }
   Queue* queue = find_queue(source);
   if (queue == nullptr) return;
-  if (kind == TransactionKind::pump) {
+  if (kind == TransactionKind::pump || kind == TransactionKind::park) {
     redo_pump(*queue, from);
   } else {
     redo_move(*queue, kind, from, to);
@@ -135,10 +135,11 @@ void Exchange::redo_route(std::uint64_t slot, std::uint64_t from, std::uint64_t 
 void Exchange::redo_pump(Queue& queue, std::uint64_t from) {
   if (queue.block.n == n_ || queue.block.backlog_head != from) return;
   const Held held = find_held(queue, n_);
-  if (held.ring == 0) return;
+  const std::uint64_t left = held.ring + held.retry;
+  if (left == 0) return;
   touch(queue);
   std::uint64_t head = from;
-  for (std::uint64_t i = 0; i < held.ring; ++i) {
+  for (std::uint64_t i = 0; i < left; ++i) {
     const RecordHeader* record = queue.backlog.at(head);
     if (record == nullptr) break;
     --queue.block.backlog_events;
@@ -146,10 +147,14 @@ void Exchange::redo_pump(Queue& queue, std::uint64_t from) {
     head = log::SegmentLog::next(head, *record);
   }
   queue.block.ring_of_n = held.ring;
+  queue.block.retry_of_n = held.retry;
+  queue.block.retry_events += held.retry;
+  queue.block.delayed_events += held.retry;
+  queue.block.retry_bytes += held.retry_bytes;
   queue.block.backlog_head = head;
   commit_sinks();
   queue.backlog.release_below(head);
-  report_.push_back("redo: " + std::to_string(held.ring) + " events of subscription " + queue.options.name +
+  report_.push_back("redo: " + std::to_string(left) + " events of subscription " + queue.options.name +
                     " had left its backlog");
 }
 

@@ -58,6 +58,7 @@ bool Exchange::fail(Lane& lane, std::uint64_t entry, const Failure& failure, std
   commit_sinks();
   set_state(lane, entry, failure.cause, failure.let_go);
   queue.due.push({later.due_ns, position});
+  if (queue.keys) count_slot(queue, *event.header, 0, +1);
   if (!failure.let_go) lane.waiting[entry] = position;
   return true;
 }
@@ -80,7 +81,7 @@ bool Exchange::redeliver(Lane& lane, std::uint64_t entry, const Failure& failure
   ++attempt.info.attempt;
   shorten_history(attempt, event, queue.options.ring_bytes / 4);
   const std::uint64_t bytes = rewritten_bytes(event, attempt, nullptr);
-  Lane* into = place_ready(queue, bytes);
+  Lane* into = place_ready(queue, *event.header, bytes);
   if (into == nullptr) return false;
   begin(TransactionKind::redeliver, queue.id, entry, moved_to(lane, failure.state_byte()));
   rewrite(place(*into, bytes), event, attempt, nullptr);
@@ -92,14 +93,15 @@ bool Exchange::redeliver(Lane& lane, std::uint64_t entry, const Failure& failure
 }
 
 // The lane whose ring, or else whose subscription's backlog, has room for a delivery that comes back. nullptr: none.
-Lane* Exchange::place_ready(Queue& queue, std::uint64_t bytes) {
-  if (queue.dispatched()) return may_dispatch(queue) ? member_with_room(queue, bytes) : nullptr;
+Lane* Exchange::place_ready(Queue& queue, const shm::RecordHeader& record, std::uint64_t bytes) {
+  if (queue.dispatched()) return may_dispatch(queue, &record) ? member_for(queue, record, bytes) : nullptr;
   const bool into_ring = !queue.to_backlog && queue.lane.has_credit() && queue.lane.ring.fits(bytes);
   return into_ring || queue.backlog.reserve(bytes) ? &queue.lane : nullptr;
 }
 
 // What is due goes back into ring or backlog; at most so much at a time (F37).
 void Exchange::release_due(Queue& queue, std::uint64_t now_ns) {
+  std::vector<Due> held_up;
   for (std::uint64_t released = 0; released < batch_events && !queue.due.empty(); ++released) {
     const Due next = queue.due.top();
     if (next.due_ns > now_ns) break;
@@ -111,21 +113,34 @@ void Exchange::release_due(Queue& queue, std::uint64_t now_ns) {
     }
     const ring::EventParts event = ring::parts(reinterpret_cast<const std::byte*>(record));
     Attempt attempt = attempt_of(event);
-    ++attempt.info.attempt;
+    if (event.attempt != nullptr) ++attempt.info.attempt;  // else this is its first
     shorten_history(attempt, event, queue.options.ring_bytes / 4);
     const std::uint64_t bytes = rewritten_bytes(event, attempt, nullptr);
-    Lane* into = place_ready(queue, bytes);
-    if (into == nullptr) break;
-    begin(TransactionKind::release, queue.id, position, 0);
-    rewrite(place(*into, bytes), event, attempt, nullptr);
-    count_source(queue, TransactionKind::release, *record);
+    Lane* into = place_ready(queue, *record, bytes);
+    if (into == nullptr && !queue.keys) break;
+    if (into == nullptr) {  // its slot is busy; those of others need not be
+      held_up.push_back(next);
+      queue.due.pop();
+      continue;
+    }
     queue.due.pop();
-    if (Lane* from = queue.find_lane(event.later->ring)) from->waiting.erase(event.later->entry);
-    commit_sinks();
-    mark(*record, LaterState::released);
-    wake_members();
+    begin(TransactionKind::release, queue.id, position, 0);
+    release(queue, *record, attempt, *into, bytes);
   }
+  for (const Due& due : held_up) queue.due.push(due);
   shorten(queue, queue.retry, queue.block.retry_head);
+}
+
+void Exchange::release(Queue& queue, const shm::RecordHeader& record, const Attempt& attempt, Lane& into,
+                       std::uint64_t bytes) {
+  const ring::EventParts event = ring::parts(reinterpret_cast<const std::byte*>(&record));
+  rewrite(place(into, bytes), event, attempt, nullptr);
+  count_source(queue, TransactionKind::release, record);
+  if (queue.keys) count_slot(queue, record, +1, 0);
+  if (Lane* from = queue.find_lane(event.later->ring)) from->waiting.erase(event.later->entry);
+  commit_sinks();
+  mark(record, LaterState::released);
+  wake_members();
 }
 
 // An ack that came while its delivery was waiting in the retry log completes the event (F29).
@@ -167,7 +182,14 @@ void Exchange::index_retries(Queue& queue) {
     const ring::EventParts event = ring::parts(reinterpret_cast<const std::byte*>(record));
     if (event.later == nullptr) break;
     if (later_state(*record) == LaterState::waiting) {
-      queue.due.push({event.later->due_ns, position});
+      const bool first = event.attempt == nullptr;
+      if (queue.keys && first && event.later->due_ns == 0) {
+        if (const auto slot = KeySlots::of(*record)) queue.keys->parked[*slot].push_back(position);
+        ++queue.keys->parked_events;
+      } else {
+        queue.due.push({event.later->due_ns, position});
+        if (queue.keys && !first) count_slot(queue, *record, 0, +1);
+      }
       const std::uint64_t entry = event.later->entry;
       Lane* lane = queue.find_lane(event.later->ring);
       if (lane != nullptr && lane->is_open(entry) && (lane->state_of(entry) & shm::let_go_bit) == 0) {

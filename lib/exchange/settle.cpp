@@ -11,7 +11,11 @@ using shm::DeliveryState;
 
 void Exchange::set_state(Lane& lane, std::uint64_t entry, DeliveryState state, bool let_go) {
   const std::uint8_t old = lane.state_of(entry);
-  if (old == 0) ++lane.decided;
+  if (old == 0) {
+    ++lane.decided;
+    if (lane.queue->keys)
+      count_slot(*lane.queue, *reinterpret_cast<const shm::RecordHeader*>(lane.record_of(entry)), -1, 0);
+  }
   const auto value = static_cast<std::uint8_t>(static_cast<std::uint8_t>(state) | (let_go ? shm::let_go_bit : 0));
   // release(delivery.state): whatever moved the event is done before its source counts as settled
   lane.states[entry & lane.slot_mask].store(value, std::memory_order_release);
@@ -104,6 +108,7 @@ void Exchange::settle(Lane& lane) {
     }
     ++at;
   }
+  if (lane.queue->keys) settle_slots(lane, floor + at);
   move_floor(lane, floor + at);
 }
 

@@ -84,7 +84,7 @@ bool taken_back(const LaneView& lane, std::uint64_t entry) {
 Json describe(const SubscriptionView& view) {
   const shm::SubscriptionBlock& block = view.block;
   std::array<std::uint64_t, shm::delivery_states> totals = block.totals;
-  std::uint64_t queued = block.backlog_events;
+  std::uint64_t queued = block.backlog_events + block.delayed_events;
   std::uint64_t in_flight = 0;
   std::uint64_t delivered = block.delivered;
   std::uint64_t oldest = block.matched + 1;  // smallest delivery number that is not settled
@@ -156,7 +156,7 @@ Json describe(const SubscriptionView& view) {
           {"purged", block.purged},
           {"queued", queued},
           {"in_flight", in_flight},
-          {"retry_waiting", block.retry_events},
+          {"retry_waiting", block.retry_events - block.delayed_events},
           {"dlq_size", block.dead_events},
           {"dlq_removed", block.dead_removed},
           {"last", block.matched},
@@ -288,7 +288,7 @@ Json describe_files(const shm::Directory& directory, std::uint64_t id, const std
     lane.ring = mapped.back().as<const shm::MemberRing>();
     lane.ring_block = shm::read_block(lane.ring->version, lane.ring->blocks);
     // A redo may go on behind what its block knows; the rings of members see whole moves only.
-    const bool dispatched = options.group || options.ordered;
+    const bool dispatched = options.group || options.ordered || options.ordered_by_key;
     lane.entries = dispatched ? count_entries(*lane.ring, lane.ring_block, counted ? 0 : n) : view.block.entries;
     lane.taken = lane.ring_block.floor_entry;
     // acquire(ring.ack_page): client belongs to it

@@ -68,6 +68,7 @@ Queue& Exchange::add_queue(std::unique_ptr<Queue> queue) {
   const std::uint32_t index = free_indexes_.back();
   free_indexes_.pop_back();
   queue->index = index;
+  if (queue->options.ordered_by_key && !queue->keys) queue->keys = std::make_unique<KeySlots>();
   queue->largest_record = queue->options.ring_bytes / 4 - sizeof(shm::AttemptInfo);
   routes_.add(queue->options.patterns, queue->index);
   if (!queue->options.name.empty()) by_name_[queue->options.name] = queue.get();
@@ -143,7 +144,7 @@ void Exchange::update_subscription(const SubscriptionOptions& options, const std
   for (const std::string& option : given) {
     if (!wanted.contains(option)) continue;
     const bool fixed = option == "guarantee" || option == "ring_bytes" || option == "max_in_flight" ||
-                       option == "group" || option == "ordered";
+                       option == "group" || option == "ordered" || option == "ordered_by_key";
     if (fixed && merged[option] != wanted[option]) {
       throw Error(ErrorCode::invalid_argument, "subscription '" + options.name + "'",
                   "its " + option + " can't change once it exists", "remove it and create it again");

@@ -17,6 +17,7 @@ namespace ackring::shm {
 static_assert(std::endian::native == std::endian::little, "ackring's shared layouts are little-endian");
 
 using Word8 = Word<std::uint8_t>;
+using Word16 = Word<std::uint16_t>;
 using Word32 = Word<std::uint32_t>;
 using Word64 = Word<std::uint64_t>;
 
@@ -105,7 +106,7 @@ enum class LaterState : std::uint32_t { waiting = 0, released = 1, acked = 2, re
 struct LaterInfo {
   Word32 state;                // LaterState; the only word of the record that changes
   std::uint32_t reason_bytes;  // of a text behind the headers
-  std::uint64_t due_ns;        // retry: CLOCK_MONOTONIC
+  std::uint64_t due_ns;        // retry: CLOCK_MONOTONIC; 0: parked until its key slot is free
   std::uint64_t entry;         // retry: of the attempt that ended, in ring `ring`; an ack of it still counts
   std::uint64_t ring;          // incarnation
   std::uint64_t dead_unix_ns;  // dead-letter: when
@@ -119,7 +120,8 @@ inline constexpr std::size_t max_shards = 4;
 inline constexpr std::size_t name_bytes = 64;  // names of publishers and subscriptions, with the closing zero
 
 /// What moves where. redeliver, retry, bury: a delivery of the member ring, into ring or backlog, the retry log, the
-/// dead-letter log. hand: one that was not taken, into the ring of another member. release, complete: a record of the retry log, into ring or backlog, or nowhere since it was acked
+/// dead-letter log. hand: one that was not taken, into the ring of another member. park: the head of a backlog, into the
+/// retry log, where it waits for its key slot. release, complete: a record of the retry log, into ring or backlog, or nowhere since it was acked
 /// late. requeue, remove: a record of the dead-letter log, into the retry log, or nowhere.
 enum class TransactionKind : std::uint32_t {
   none = 0,
@@ -133,6 +135,7 @@ enum class TransactionKind : std::uint32_t {
   requeue = 8,
   remove = 9,
   hand = 10,
+  park = 11,
 };
 
 /// What X is about to do. `n` is stored last; of the two records of a shard the one with the larger `n` counts.
@@ -260,23 +263,25 @@ struct SubscriptionBlock {
   std::uint64_t dropped_oldest;
   std::uint64_t purged;
   std::uint64_t redelivered;
-  std::uint64_t dropped_too_large;  // the record is larger than a quarter of the member ring
-  std::uint64_t delivered;          // entries taken from rings that were retired
-  std::uint64_t retired_ring;       // incarnation of the last ring whose totals were folded into this block
-  std::uint64_t retry_of_n;         // … in the retry log
-  std::uint64_t dead_of_n;          // … in the dead-letter log
-  std::uint64_t retry_head;         // log position
-  std::uint64_t retry_events;       // waiting in the retry log
-  std::uint64_t retry_bytes;        // of the records from head to tail
-  std::uint64_t dead_head;          // log position
-  std::uint64_t dead_events;        // in the dead-letter log
-  std::uint64_t dead_bytes;         // of them
-  std::uint64_t dead_lettered;      // ever
-  std::uint64_t requeued;           // ever
-  std::uint64_t dead_removed;       // purged from the dead-letter log
-  std::uint64_t reserved;
+  std::uint64_t dropped_too_large;      // the record is larger than a quarter of the member ring
+  std::uint64_t delivered;              // entries taken from rings that were retired
+  std::uint64_t retired_ring;           // incarnation of the last ring whose totals were folded into this block
+  std::uint64_t retry_of_n;             // … in the retry log
+  std::uint64_t dead_of_n;              // … in the dead-letter log
+  std::uint64_t retry_head;             // log position
+  std::uint64_t retry_events;           // waiting in the retry log
+  std::uint64_t retry_bytes;            // of the records from head to tail
+  std::uint64_t dead_head;              // log position
+  std::uint64_t dead_events;            // in the dead-letter log
+  std::uint64_t dead_bytes;             // of them
+  std::uint64_t dead_lettered;          // ever
+  std::uint64_t requeued;               // ever
+  std::uint64_t dead_removed;           // purged from the dead-letter log
+  std::uint64_t delayed_events;         // of retry_events: never delivered yet
   std::array<std::uint64_t, 8> totals;  // by DeliveryState, of rings that were retired
 };
+
+inline constexpr std::size_t key_slots = 1024;
 
 /// State of one named queue. Its name, patterns and options are in the JSON file beside it.
 struct SubscriptionSegment {
@@ -291,7 +296,8 @@ struct SubscriptionSegment {
   Word64 dead_tail;  // log position behind the last committed record
   Sink dead;
   std::array<std::uint8_t, 16> padding1;
-  std::array<std::uint8_t, 3264> padding2;
+  std::array<Word16, key_slots> slot_owners;  // MemberRing::number of the member that a key slot belongs to, 0: nobody
+  std::array<std::uint8_t, 1216> padding2;
 };
 
 // --------------------------------------------------------------------------------------------------------------- member
@@ -324,7 +330,8 @@ struct MemberRing {
   std::uint64_t slots;       // power of two; at most this many entries between floor and tail
   std::uint64_t start_position;
   std::uint64_t start_entry;
-  std::array<std::uint8_t, 32> padding0;
+  std::uint64_t number;  // of the member among those of its subscription, 1 to 65,535; 0: it has one
+  std::array<std::uint8_t, 24> padding0;
   alignas(64) Word64 tail;  // position behind the last committed record
   std::array<std::uint8_t, 56> padding1;
   alignas(64) Word64 revoked;  // entries below it that were not taken belong to X again

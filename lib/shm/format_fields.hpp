@@ -151,7 +151,7 @@
   F(SubscriptionBlock, dead_lettered, 192, 8) \
   F(SubscriptionBlock, requeued, 200, 8) \
   F(SubscriptionBlock, dead_removed, 208, 8) \
-  F(SubscriptionBlock, reserved, 216, 8) \
+  F(SubscriptionBlock, delayed_events, 216, 8) \
   F(SubscriptionBlock, totals, 224, 64) \
   S(SubscriptionSegment, 4096) \
   F(SubscriptionSegment, header, 0, 128) \
@@ -165,7 +165,8 @@
   F(SubscriptionSegment, dead_tail, 792, 8) \
   F(SubscriptionSegment, dead, 800, 16) \
   F(SubscriptionSegment, padding1, 816, 16) \
-  F(SubscriptionSegment, padding2, 832, 3264) \
+  F(SubscriptionSegment, slot_owners, 832, 2048) \
+  F(SubscriptionSegment, padding2, 2880, 1216) \
   S(RingBlock, 128) \
   F(RingBlock, floor_entry, 0, 8) \
   F(RingBlock, floor_position, 8, 8) \
@@ -177,7 +178,8 @@
   F(MemberRing, slots, 136, 8) \
   F(MemberRing, start_position, 144, 8) \
   F(MemberRing, start_entry, 152, 8) \
-  F(MemberRing, padding0, 160, 32) \
+  F(MemberRing, number, 160, 8) \
+  F(MemberRing, padding0, 168, 24) \
   F(MemberRing, tail, 192, 8) \
   F(MemberRing, padding1, 200, 56) \
   F(MemberRing, revoked, 256, 8) \

@@ -24,6 +24,7 @@ struct Seen {
   std::uint32_t attempt;
   std::uint64_t entry;
   std::string payload;
+  std::string key;
 };
 
 class CorePublisher {
@@ -39,18 +40,18 @@ class CorePublisher {
   }
 
   /// False when the ring has no room.
-  bool add(const std::string& topic, const std::string& payload) {
+  bool add(const std::string& topic, const std::string& payload, const std::string& key = "") {
     writer_.set_head(cursor_.as<shm::IngressCursor>()->consumed.load(std::memory_order_acquire));
     std::uint32_t& number = topics_[topic];
     if (number == 0) {
       const std::uint32_t next = static_cast<std::uint32_t>(topics_.size());
-      if (!write(shm::RecordKind::topic, next, 0, topic)) {
+      if (!write(shm::RecordKind::topic, next, 0, topic, "")) {
         topics_.erase(topic);
         return false;
       }
       number = next;
     }
-    if (!write(shm::RecordKind::event, number, sequence_ + 1, payload)) return false;
+    if (!write(shm::RecordKind::event, number, sequence_ + 1, payload, key)) return false;
     ++sequence_;
     return true;
   }
@@ -68,18 +69,21 @@ class CorePublisher {
   [[nodiscard]] std::uint64_t incarnation() const { return incarnation_; }
 
  private:
-  bool write(shm::RecordKind kind, std::uint32_t topic, std::uint64_t sequence, const std::string& payload) {
+  bool write(shm::RecordKind kind, std::uint32_t topic, std::uint64_t sequence, const std::string& payload,
+             const std::string& key) {
     shm::RecordHeader header{};
-    header.bytes = static_cast<std::uint32_t>(ring::record_bytes(payload.size(), 0, 0));
+    header.bytes = static_cast<std::uint32_t>(ring::record_bytes(payload.size(), key.size(), 0));
     header.kind = static_cast<std::uint16_t>(kind);
     header.sequence = sequence;
     header.published_ns = 1;
     header.topic = topic;
     header.payload_bytes = static_cast<std::uint32_t>(payload.size());
+    header.key_bytes = static_cast<std::uint16_t>(key.size());
     std::byte* to = writer_.claim(header.bytes);
     if (to == nullptr) return false;
     std::memcpy(to, &header, sizeof header);
     std::memcpy(to + sizeof header, payload.data(), payload.size());
+    std::memcpy(to + sizeof header + payload.size(), key.data(), key.size());
     writer_.advance(header.bytes);
     return true;
   }
@@ -126,6 +130,7 @@ class CoreMember {
     seen.attempt = event.attempt != nullptr ? event.attempt->attempt : 1;
     seen.entry = entry_++;
     seen.payload.assign(reinterpret_cast<const char*>(event.payload), event.header->payload_bytes);
+    seen.key.assign(reinterpret_cast<const char*>(event.key), event.header->key_bytes);
     reader_.advance(event.header->bytes);
     return true;
   }

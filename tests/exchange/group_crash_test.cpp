@@ -34,6 +34,8 @@ class GroupScenario {
       });
       if (round == 12) die("g", 0);
       if (round == 14) join("g", 0);
+      if (round == 16) die("k", 0);
+      if (round == 18) join("k", 0);
       if (round == 60) thaw_ = true;  // the frozen one wakes up: its rest was taken back long ago
       consume();
     }
@@ -80,7 +82,7 @@ class GroupScenario {
 
   void connect() {
     client_ = x_->new_client();
-    for (const char* name : {"g", "o"}) {
+    for (const char* name : {"g", "o", "k"}) {
       join(name, 0);
       join(name, 1);
     }
@@ -95,7 +97,8 @@ class GroupScenario {
     options.name = name;
     options.patterns = {"#"};
     options.group = true;
-    options.ordered = name == "o";
+    options.ordered = name != "g";
+    options.ordered_by_key = name == "k";
     options.ring_bytes = 4096;
     options.max_in_flight = 4;
     options.ack_timeout = std::chrono::milliseconds(30);
@@ -119,7 +122,9 @@ class GroupScenario {
   void publish(int round) {
     for (auto& publisher : publishers_) {
       for (int event = 0; event < 2; ++event) {
-        published_ += publisher->add("a", std::string(static_cast<std::size_t>(round) * 5, 'p')) ? 1 : 0;
+        published_ +=
+            publisher->add("a", std::string(static_cast<std::size_t>(round) * 5, 'p'), event == 0 ? "even" : "odd") ? 1
+                                                                                                                    : 0;
       }
       publisher->commit();
     }
@@ -150,16 +155,17 @@ class GroupScenario {
   void record(const std::string& name, const Seen& seen) {
     CHECK_MESSAGE(attempts_[name].insert({seen.delivery, seen.attempt}).second, name, ": attempt ", seen.attempt,
                   " of delivery ", seen.delivery, " was seen twice");
-    if (name != "o" || seen.attempt != 1) return;
-    CHECK_MESSAGE(seen.delivery == last_ + 1, "o: out of order");
-    last_ = seen.delivery;
+    if (name == "g" || seen.attempt != 1) return;
+    std::uint64_t& last = last_[name + (name == "k" ? seen.key : "")];
+    CHECK_MESSAGE(seen.delivery > last, name, ": out of order");
+    last = seen.delivery;
   }
 
   void check() {
     const auto stat = exchange::stat_document(*x_, "crash");
     check_books(stat);
     check_books(exchange::stat_document(*directory_, "crash"));
-    for (const char* name : {"g", "o"}) {
+    for (const char* name : {"g", "o", "k"}) {
       const auto row = row_of(stat, name);
       INFO(row.dump());
       CHECK(row["matched"] == published_);
@@ -183,7 +189,7 @@ class GroupScenario {
   std::vector<std::unique_ptr<CorePublisher>> publishers_;
   std::map<std::string, std::set<std::pair<std::uint64_t, std::uint32_t>>> attempts_;
   std::uint64_t published_ = 0;
-  std::uint64_t last_ = 0;
+  std::map<std::string, std::uint64_t> last_;
   std::uint64_t client_ = 0;
   std::uint64_t now_ns_ = 1'000'000'000;
   bool thaw_ = false;

@@ -3,39 +3,10 @@
 
 #include "ackring/error.hpp"
 
-#include "tests/exchange/retry_world.hpp"
+#include "tests/exchange/group_world.hpp"
 
 using namespace ackring;
 using namespace ackring::test;
-
-namespace {
-
-SubscriptionOptions group(std::uint32_t credit = 8) {
-  SubscriptionOptions options = exact();
-  options.group = true;
-  options.max_in_flight = credit;
-  options.ring_bytes = 16 << 10;
-  return options;
-}
-
-void publish(World& world, int events) {
-  auto publisher = world.publisher();
-  for (int i = 0; i < events; ++i) publisher.add("a", std::to_string(i));
-  publisher.commit();
-  world.tick();
-}
-
-std::vector<Seen> take_all(CoreMember& member) {
-  std::vector<Seen> all;
-  for (Seen seen; member.take(seen);) all.push_back(seen);
-  return all;
-}
-
-exchange::Lane& lane_of(World& world, const CoreMember& member) {
-  return *world.x->find_queue(member.name)->find_lane(member.ring);
-}
-
-}  // namespace
 
 TEST_CASE("members of a group share the events; each is delivered to one of them") {
   World world;
@@ -251,6 +222,5 @@ TEST_CASE("who may join: a group takes any number of members, an ordered subscri
   CHECK_THROWS_WITH_AS(world.member("", {"#"}, options), doctest::Contains("no name"), const Error&);
   options.name = "o";
   options.patterns = {"#"};
-  CHECK_THROWS_WITH_AS(world.x->update_subscription(options, {"group"}), doctest::Contains("can't change"),
-                       Error);
+  CHECK_THROWS_WITH_AS(world.x->update_subscription(options, {"group"}), doctest::Contains("can't change"), Error);
 }

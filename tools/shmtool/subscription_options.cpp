@@ -147,6 +147,8 @@ void SubscriptionArguments::add_to(CLI::App& app) {
                 "When the backlog is full (block; drop-oldest for at-most-once)", &Options::overflow, parse_overflow);
   add_flag(app, "--group", "Any number of members, each event to one of them, by credit", &Options::group);
   add_flag(app, "--ordered", "One delivery at a time, retries included: nothing overtakes", &Options::ordered);
+  add_flag(app, "--ordered-by-key", "Events of a key go to one member, in order; with --ordered, one at a time",
+           &Options::ordered_by_key);
   add<std::uint32_t>(app, "--max-in-flight", "N", "Unsettled deliveries of a member: its credit (65,536)",
                      &Options::max_in_flight, number);
   add<std::size_t>(app, "--ring", "SIZE", "Size of the member's ring, a power of two (4MiB)", &Options::ring_bytes,
