@@ -106,7 +106,8 @@ Json describe(const SubscriptionView& view) {
       if (state == 0 && lane.moved_state != 0 && entry == lane.moved_entry) state = lane.moved_state;
       const bool taken = static_cast<std::int64_t>(lane.taken - entry) > 0 && !taken_back(lane, entry);
       if (state != 0) {
-        ++totals[(state & ~shm::let_go_bit) % totals.size()];
+        ++totals[state & shm::state_mask];
+        if ((state & shm::late_ack_bit) != 0) ++totals[index(DeliveryState::late_ack)];
       } else if (taken && at_most_once) {
         ++totals[index(DeliveryState::acked)];
       } else {

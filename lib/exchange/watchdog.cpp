@@ -31,12 +31,9 @@ void Exchange::sweep_verdicts(Lane& lane, std::uint64_t now_ns) {
     const bool acked = seen.verdict == Verdict::ack || (open_verdict && at < through_open);
     if (state != 0) {
       if (open_verdict && !acked) continue;
-      if (acked) {
-        ++lane.ring_block.totals[static_cast<std::size_t>(DeliveryState::late_ack)];
-        (void)complete_late(lane, entry);
-      }
+      if (acked) (void)complete_late(lane, entry);
       lane.waiting.erase(entry);
-      set_state(lane, entry, static_cast<DeliveryState>(state), true);
+      set_state(lane, entry, static_cast<DeliveryState>(acked ? state | shm::late_ack_bit : state), true);
     } else if (acked) {
       set_state(lane, entry, DeliveryState::acked, true);
     } else if (seen.verdict == Verdict::extend) {
