@@ -9,6 +9,16 @@ namespace ackring::exchange {
 using ring::Verdict;
 using shm::DeliveryState;
 
+namespace {
+
+// Counts a settled delivery that the floor passes.
+void count_state(shm::RingBlock& block, std::uint8_t state) {
+  ++block.totals[state & shm::state_mask];
+  if ((state & shm::late_ack_bit) != 0) ++block.totals[static_cast<std::size_t>(DeliveryState::late_ack)];
+}
+
+}  // namespace
+
 void Exchange::set_state(Lane& lane, std::uint64_t entry, DeliveryState state, bool let_go) {
   const std::uint8_t old = lane.state_of(entry);
   if (old == 0) {
@@ -43,7 +53,7 @@ void Exchange::move_floor(Lane& lane, std::uint64_t entry) {
 void Exchange::pass_decided(Lane& lane, std::uint64_t until) {
   std::uint64_t entry = lane.floor_entry;
   for (; entry != until && lane.state_of(entry) != 0; ++entry) {
-    ++lane.ring_block.totals[lane.state_of(entry) & ~shm::let_go_bit];
+    count_state(lane.ring_block, lane.state_of(entry));
   }
   move_floor(lane, entry);
 }
@@ -73,7 +83,7 @@ void Exchange::settle(Lane& lane) {
     }
     std::uint64_t entry = floor;  // some of them were taken back
     for (; entry != released && (lane.state_of(entry) != 0 || !lane.is_returned(entry)); ++entry) {
-      const std::uint8_t state = lane.state_of(entry) & static_cast<std::uint8_t>(~shm::let_go_bit);
+      const std::uint8_t state = lane.state_of(entry) & shm::state_mask;
       ++totals[state != 0 ? state : static_cast<std::size_t>(DeliveryState::acked)];
     }
     move_floor(lane, entry);
@@ -104,7 +114,7 @@ void Exchange::settle(Lane& lane) {
         if (acked && lane.waiting.contains(entry)) break;  // it still counts: the sweep takes it out of the retry log
         if (acked) ++totals[static_cast<std::size_t>(DeliveryState::late_ack)];
       }
-      ++totals[state & ~shm::let_go_bit];
+      count_state(lane.ring_block, state);
     }
     ++at;
   }

@@ -106,8 +106,9 @@ Json describe(const SubscriptionView& view) {
       if (state == 0 && lane.moved_state != 0 && entry == lane.moved_entry) state = lane.moved_state;
       const bool taken = static_cast<std::int64_t>(lane.taken - entry) > 0 && !taken_back(lane, entry);
       if (state != 0) {
-        ++totals[(state & ~shm::let_go_bit) % totals.size()];
-        if (taken && (state & ~shm::let_go_bit) == index(DeliveryState::returned)) --delivered;
+        ++totals[state & shm::state_mask];
+        if ((state & shm::late_ack_bit) != 0) ++totals[index(DeliveryState::late_ack)];
+        if (taken && (state & shm::state_mask) == index(DeliveryState::returned)) --delivered;
       } else if (taken && at_most_once) {
         ++totals[index(DeliveryState::acked)];
       } else {

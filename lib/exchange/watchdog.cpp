@@ -1,5 +1,7 @@
 // Watchdog: looks for verdicts that are not in order, and for deliveries that were taken too long ago. No timer per event:
 // each tick notes (time, taken), and what was taken before a mark older than ack_timeout has timed out.
+#include <iterator>
+
 #include "lib/exchange/exchange.hpp"
 
 namespace ackring::exchange {
@@ -31,12 +33,9 @@ void Exchange::sweep_verdicts(Lane& lane, std::uint64_t now_ns) {
     const bool acked = seen.verdict == Verdict::ack || (open_verdict && at < through_open);
     if (state != 0) {
       if (open_verdict && !acked) continue;
-      if (acked) {
-        ++lane.ring_block.totals[static_cast<std::size_t>(DeliveryState::late_ack)];
-        (void)complete_late(lane, entry);
-      }
+      if (acked) (void)complete_late(lane, entry);
       lane.waiting.erase(entry);
-      set_state(lane, entry, static_cast<DeliveryState>(state), true);
+      set_state(lane, entry, static_cast<DeliveryState>(acked ? state | shm::late_ack_bit : state), true);
     } else if (acked) {
       set_state(lane, entry, DeliveryState::acked, true);
     } else if (seen.verdict == Verdict::extend) {
@@ -85,11 +84,9 @@ void Exchange::expire(Lane& lane, std::uint64_t now_ns) {
     const bool open = entry - lane.floor_entry < lane.entries - lane.floor_entry && lane.state_of(entry) == 0;
     // Until its mark has expired, an extended delivery has the time of all others.
     const bool due = now_ns >= at->second.deadline_ns && static_cast<std::int64_t>(lane.timed_out_below - entry) > 0;
-    if (open && (!due || moves++ >= moves_per_sweep || !time_out(lane, entry, now_ns))) {
-      ++at;
-    } else {
-      at = lane.extended.erase(at);
-    }
+    const bool kept = open && (!due || moves >= moves_per_sweep || !time_out(lane, entry, now_ns));
+    if (open && !kept) ++moves;
+    at = kept ? std::next(at) : lane.extended.erase(at);
   }
   const auto timeout_ns = static_cast<std::uint64_t>(queue.options.ack_timeout.count());
   while (!lane.marks.empty() && static_cast<std::int64_t>(lane.floor_entry - lane.marks.front().taken) >= 0) {
@@ -103,10 +100,12 @@ void Exchange::expire(Lane& lane, std::uint64_t now_ns) {
     if (lane.floor_entry - entry <= lane.taken - entry) entry = lane.floor_entry;
     for (; static_cast<std::int64_t>(taken - entry) > 0; ++entry) {
       if (lane.state_of(entry) != 0 || lane.extended.contains(entry) || lane.is_returned(entry)) continue;
-      if (moves++ >= moves_per_sweep || !time_out(lane, entry, now_ns)) {
+      if (moves++ >= moves_per_sweep) {
         lane.timed_out_below = entry;
         return;
       }
+      // Where dead letters have no room it is tried again each tick, and holds up no other.
+      if (!time_out(lane, entry, now_ns)) lane.extended[entry] = {0, now_ns};
     }
     lane.timed_out_below = taken;
     lane.marks.pop_front();

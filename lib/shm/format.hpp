@@ -313,7 +313,9 @@ enum class DeliveryState : std::uint8_t {
   late_ack = 7,  // counted only: an ack that came after the delivery had timed out
 };
 inline constexpr std::size_t delivery_states = 8;
-inline constexpr std::uint8_t let_go_bit = 0x80;  // in a state byte: the member holds no view of the record any more
+inline constexpr std::uint8_t state_mask = 0x07;    // of a state byte: DeliveryState
+inline constexpr std::uint8_t late_ack_bit = 0x40;  // in a state byte: an ack came after the delivery had timed out
+inline constexpr std::uint8_t let_go_bit = 0x80;    // in a state byte: the member holds no view of the record any more
 
 /// One of two copies, written whole, when the floor moves.
 struct RingBlock {

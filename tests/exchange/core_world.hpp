@@ -9,6 +9,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "lib/exchange/exchange.hpp"
@@ -25,6 +26,8 @@ struct Seen {
   std::uint64_t entry;
   std::string payload;
   std::string key;
+  std::vector<std::uint32_t> causes;  // of the attempts before
+  std::string_view view;              // the payload in the ring
 };
 
 class CorePublisher {
@@ -129,8 +132,13 @@ class CoreMember {
     seen.delivery = event.header->delivery;
     seen.attempt = event.attempt != nullptr ? event.attempt->attempt : 1;
     seen.entry = entry_++;
-    seen.payload.assign(reinterpret_cast<const char*>(event.payload), event.header->payload_bytes);
     seen.key.assign(reinterpret_cast<const char*>(event.key), event.header->key_bytes);
+    seen.view = {reinterpret_cast<const char*>(event.payload), event.header->payload_bytes};
+    seen.payload = seen.view;
+    seen.causes.clear();
+    for (std::size_t i = 0; event.attempt != nullptr && i < event.attempt->history; ++i) {
+      seen.causes.push_back(event.history[i].cause);
+    }
     reader_.advance(event.header->bytes);
     return true;
   }

@@ -151,6 +151,35 @@ TEST_CASE("a full dead-letter log holds deliveries, and lets go when there is ro
   CHECK(row["in_flight"] == 0);
 }
 
+TEST_CASE("a delivery that timed out for the last time and has no room holds up no other's time-out (F35)") {
+  World world;
+  SubscriptionOptions options = exact();
+  options.max_dead_bytes = 0;
+  options.max_deliveries = 2;
+  auto member = world.member("s", {"#"}, options);
+  auto publisher = world.publisher();
+  publisher.publish("a", "last");
+  world.run();
+  Seen last;
+  REQUIRE(member.take(last));
+  member.nack(last.entry, 0);
+  world.tick();
+  REQUIRE(member.take(last));
+  CHECK(last.attempt == 2);
+  publisher.publish("a", "first");
+  world.run();
+  Seen first;
+  REQUIRE(member.take(first));
+  for (int i = 0; i < 14; ++i) world.tick();  // time-out: 50 ms
+  CHECK(row_of(world.stat(), "s")["in_flight"] == 1);
+  CHECK(row_of(world.stat(), "s")["timed_out"] == 1);
+  CHECK(row_of(world.stat(), "s")["retry_waiting"] == 1);
+  member.verdict(last.entry, ring::Verdict::ack);  // it has not ended yet
+  world.tick();
+  CHECK(row_of(world.stat(), "s")["acked"] == 1);
+  CHECK(row_of(world.stat(), "s")["late_acks"] == 0);
+}
+
 TEST_CASE("a member that dies while dead letters have no room frees its place all the same") {
   World world;
   SubscriptionOptions options = exact();

@@ -121,6 +121,29 @@ TEST_CASE("an ack after the time-out completes the event as long as it waits (F2
   CHECK(row["lag"] == 0);
 }
 
+TEST_CASE("a late ack out of order is counted once, in the files too, and after a restart") {
+  World world;
+  auto member = world.member("s", {"#"}, exact());
+  auto publisher = world.publisher();
+  for (int i = 0; i < 2; ++i) publisher.publish("a", "x");
+  world.run();
+  Seen first;
+  Seen second;
+  REQUIRE(member.take(first));
+  REQUIRE(member.take(second));
+  for (int i = 0; i < 14; ++i) world.tick();
+  member.verdict(second.entry, ring::Verdict::ack);  // the view of the first one holds the floor
+  world.tick();
+  CHECK(row_of(world.stat(), "s")["late_acks"] == 1);
+  CHECK(row_of(exchange::stat_document(*world.directory, "test"), "s")["late_acks"] == 1);
+  world.restart();
+  world.tick();
+  CHECK(row_of(world.stat(), "s")["late_acks"] == 1);
+  member.verdict(first.entry, ring::Verdict::ack);
+  world.tick();
+  CHECK(row_of(world.stat(), "s")["late_acks"] == 2);
+}
+
 TEST_CASE("attempts and due times outlive the exchange (F32)") {
   World world;
   auto member = world.member("s", {"#"}, exact());

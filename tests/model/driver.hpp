@@ -1,0 +1,122 @@
+// The driver: random operations of publishers, members and operators on the real exchange in virtual time, each told to
+// the model with what could be seen. All chance comes from the seed.
+#pragma once
+
+#include <deque>
+#include <functional>
+#include <memory>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "lib/shm/environment.hpp"
+#include "tests/exchange/core_world.hpp"
+#include "tests/model/model.hpp"
+
+namespace ackring::test::model {
+
+/// How a driver deceives its model, to see whether that notices.
+enum class Lie { none, lost, duplicated, reordered, early, wrong_attempt, wrong_cause, wrong_payload };
+
+class Driver {
+ public:
+  explicit Driver(std::uint64_t seed, bool thorough = false, Lie lie = Lie::none);
+  ~Driver();
+  Driver(const Driver&) = delete;
+  Driver& operator=(const Driver&) = delete;
+
+  /// Does it all; throws Complaint.
+  void run();
+  [[nodiscard]] bool lied() const { return lied_; }
+  /// How often what happened: the counters of `stat` at the end, all subscriptions together, and a few of its own.
+  [[nodiscard]] const Counters& happened() const { return happened_; }
+  /// What was done, one line each.
+  [[nodiscard]] const std::vector<std::string>& notes() const { return notes_; }
+
+ private:
+  struct Death {};
+  struct Hook final : shm::EnvironmentHook {
+    const std::uint64_t* clock = nullptr;
+    std::uint64_t stores_left = ~std::uint64_t{0};  // until death
+    void before_store(const void* where, std::size_t bytes) override;
+    std::uint64_t now_ns() override { return *clock; }
+  };
+  struct Pending {
+    std::uint64_t sequence;
+    std::string topic;
+    std::size_t bytes;
+  };
+  struct Sender {
+    std::string name;
+    std::uint16_t slot = 0;
+    std::unique_ptr<CorePublisher> publisher;  // none: it has closed
+    std::deque<Pending> pending;
+    std::uint64_t routed = 0;
+    std::uint64_t unroutable = 0;
+  };
+  struct Receiver {
+    explicit Receiver(SubscriptionOptions options) : model(std::move(options)) {}
+    Subscription model;
+    std::unique_ptr<CoreMember> member;
+    std::map<std::uint64_t, std::pair<std::string_view, std::string>> views;  // by entry, and what they should show
+    std::vector<std::uint64_t> past;                                          // entries with a verdict
+    bool releases = false;  // its views are let go without verdicts; then nothing is acked in bulk
+  };
+
+  std::uint64_t below(std::uint64_t limit) { return random_() % limit; }
+  bool chance(std::uint64_t percent) { return below(100) < percent; }
+  template <class T>
+  T pick(std::initializer_list<T> from) {
+    return *(from.begin() + below(from.size()));
+  }
+  void note(std::string text);
+
+  // driver.cpp: the exchange
+  bool exchange(bool may_die, const std::function<void()>& work);
+  void revive();
+  void restart_models();
+  void run_exchange();
+  void tick(std::uint64_t ns);
+  void act(const std::function<void()>& work);
+  void look_at_routing();
+  void look_at_drops();
+  Logs logs_of(const std::string& name);
+  void check(bool certainly = false);
+  void compare_books(const nlohmann::ordered_json& stat);
+
+  // operations.cpp
+  SubscriptionOptions any_options();
+  std::vector<std::string> any_patterns();
+  void step();
+  void publish();
+  void take(Receiver& receiver, std::uint64_t count);
+  void tell_taken(Receiver& receiver, Seen seen);
+  void decide(Receiver& receiver);
+  void check_views(Receiver& receiver);
+  void attach(Receiver& receiver);
+  void detach(Receiver& receiver);
+  void open_or_close(Sender& sender);
+  void change_subscription();
+  void operate(Receiver& receiver);
+  void drain();
+  [[nodiscard]] bool all_routed() const;
+
+  std::mt19937_64 random_;
+  Hook hook_;
+  World world_;
+  std::vector<std::unique_ptr<Sender>> senders_;
+  std::vector<std::unique_ptr<Receiver>> receivers_;
+  std::vector<std::string> notes_;
+  std::uint64_t epoch_ = 0;
+  std::uint64_t last_tick_ns_ = 0;
+  std::uint64_t names_ = 0;
+  std::uint64_t ticks_ = 0;
+  bool deaths_ = false;    // the exchange dies in the middle of things
+  bool thorough_ = false;  // the books are looked at after every tick
+  bool drained_ = false;
+  Counters happened_;
+  Lie lie_;
+  bool lied_ = false;
+};
+
+}  // namespace ackring::test::model
