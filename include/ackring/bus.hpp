@@ -41,8 +41,16 @@ class Bus {
   void update_subscription(const SubscriptionOptions& options);
   /// Options of an existing subscription. Throws Error: not_found.
   [[nodiscard]] SubscriptionOptions subscription(std::string_view name);
-  /// Removes it with everything in it. Throws Error: not_found, busy (it has a member).
-  void remove_subscription(std::string_view name);
+  /// Removes it. Throws Error: not_found, busy (it has a member), not_empty (it holds events or dead letters, and
+  /// `pending` is `refuse`), …
+  void remove_subscription(std::string_view name, Pending pending = Pending::refuse);
+  /// Nothing is delivered any more until resume_subscription(); events queue. What members have taken stays with them,
+  /// what they have not taken yet waits at the head of the queue. Lasts over restarts. Throws Error: not_found, …
+  void pause_subscription(std::string_view name);
+  void resume_subscription(std::string_view name);
+  /// What is not in flight goes for good: queued events, and those that wait for a retry; not dead letters. Answers how
+  /// many events that were. Throws Error: not_found, …
+  std::uint64_t purge_subscription(std::string_view name);
 
   /// Dead letters that match go back to their subscription, at once, with a new budget of attempts; the attempts so far
   /// stay known. Answers how many; those that die during the call are not among them. In bounded steps, so that nobody

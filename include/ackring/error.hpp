@@ -15,6 +15,7 @@ enum class ErrorCode {
   busy,              ///< the name is held by a live client
   not_found,         ///< no such bus, subscription or publisher
   option_mismatch,   ///< the subscription exists with other options
+  not_empty,         ///< the subscription holds events, and nobody has said what becomes of them
   layout_mismatch,   ///< the other side uses another layout version
   damaged,           ///< bytes in shared memory are not what their writer could have written
   permission,        ///< owner, mode or credentials do not allow it

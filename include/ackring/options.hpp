@@ -29,6 +29,14 @@ enum class Overflow {
   drop_oldest,  ///< the oldest event of the backlog makes room, and is counted
 };
 
+/// What becomes of events that a subscription holds when it is removed.
+enum class Pending {
+  refuse,       ///< it is not removed while it holds any (not_empty)
+  keep,         ///< it matches nothing any more, and goes when they are gone
+  dead_letter,  ///< they become dead letters, reason `removed`; it goes when those are purged
+  drop,         ///< they go with it
+};
+
 /// How a side that has nothing to do waits.
 enum class Wait {
   adaptive,  ///< spin shortly, then yield the core, then sleep until woken

@@ -117,9 +117,27 @@ SubscriptionOptions Bus::subscription(std::string_view name) {
                                     client::reply_field<Json>(reply.body, "options"));
 }
 
-void Bus::remove_subscription(std::string_view name) {
+void Bus::remove_subscription(std::string_view name, Pending pending) {
   shm::check_name("subscription", name);
-  (void)connection_->request({{"op", "subscription_remove"}, {"name", name}});
+  Json request{{"op", "subscription_remove"}, {"name", name}};
+  if (pending != Pending::refuse) request["pending"] = control::to_string(pending);
+  (void)connection_->request(std::move(request));
+}
+
+void Bus::pause_subscription(std::string_view name) {
+  shm::check_name("subscription", name);
+  (void)connection_->request({{"op", "subscription_pause"}, {"name", name}});
+}
+
+void Bus::resume_subscription(std::string_view name) {
+  shm::check_name("subscription", name);
+  (void)connection_->request({{"op", "subscription_resume"}, {"name", name}});
+}
+
+std::uint64_t Bus::purge_subscription(std::string_view name) {
+  shm::check_name("subscription", name);
+  return client::reply_field<std::uint64_t>(connection_->request({{"op", "subscription_purge"}, {"name", name}}).body,
+                                            "purged");
 }
 
 std::uint64_t Bus::requeue_dead_letters(std::string_view name, const DeadLetterSelection& which,

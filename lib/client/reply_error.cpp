@@ -5,11 +5,11 @@
 namespace ackring::client {
 namespace {
 
-constexpr std::array<ErrorCode, 14> codes = {
+constexpr std::array<ErrorCode, 15> codes = {
     ErrorCode::invalid_argument, ErrorCode::no_exchange,     ErrorCode::exchange_exists, ErrorCode::busy,
-    ErrorCode::not_found,        ErrorCode::option_mismatch, ErrorCode::layout_mismatch, ErrorCode::damaged,
-    ErrorCode::permission,       ErrorCode::no_space,        ErrorCode::closed,          ErrorCode::protocol,
-    ErrorCode::timeout,          ErrorCode::system};
+    ErrorCode::not_found,        ErrorCode::option_mismatch, ErrorCode::not_empty,       ErrorCode::layout_mismatch,
+    ErrorCode::damaged,          ErrorCode::permission,      ErrorCode::no_space,        ErrorCode::closed,
+    ErrorCode::protocol,         ErrorCode::timeout,         ErrorCode::system};
 
 std::string text(const Json& reply, const char* name) {
   const auto found = reply.find(name);

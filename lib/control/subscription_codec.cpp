@@ -74,6 +74,20 @@ const char* to_string(Guarantee guarantee) noexcept {
   return guarantee == Guarantee::at_most_once ? "at-most-once" : "at-least-once";
 }
 
+const char* to_string(Pending pending) noexcept {
+  switch (pending) {
+    case Pending::keep:
+      return "keep";
+    case Pending::dead_letter:
+      return "dead-letter";
+    case Pending::drop:
+      return "drop";
+    case Pending::refuse:
+      break;
+  }
+  return "refuse";
+}
+
 const char* to_string(Overflow overflow) noexcept {
   switch (overflow) {
     case Overflow::automatic:

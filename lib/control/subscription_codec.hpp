@@ -36,5 +36,6 @@ void check_options(const SubscriptionOptions& options);
 
 [[nodiscard]] const char* to_string(Guarantee guarantee) noexcept;
 [[nodiscard]] const char* to_string(Overflow overflow) noexcept;
+const char* to_string(Pending pending) noexcept;
 
 }  // namespace ackring::control

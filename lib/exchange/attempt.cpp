@@ -46,6 +46,10 @@ void shorten_history(Attempt& attempt, const ring::EventParts& event, std::uint6
   attempt.info.history = static_cast<std::uint16_t>(attempt.info.history - too_many);
 }
 
+bool is_untaken(const ring::EventParts& event) noexcept {
+  return event.attempt == nullptr || (event.later != nullptr && event.later->untaken != 0);
+}
+
 std::string_view reason_of(const ring::EventParts& event) noexcept {
   if (event.later == nullptr) return {};
   return {reinterpret_cast<const char*>(event.payload) + body_bytes(*event.header), event.later->reason_bytes};
@@ -72,6 +76,7 @@ void rewrite(std::byte* to, const ring::EventParts& event, const Attempt& attemp
     info->entry = later->entry;
     info->ring = later->ring;
     info->dead_unix_ns = later->dead_unix_ns;
+    info->untaken = later->untaken ? 1 : 0;
     to += sizeof(shm::LaterInfo);
   }
   if (attempt.written()) {

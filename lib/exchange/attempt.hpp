@@ -58,8 +58,12 @@ struct Later {
   std::uint64_t entry = 0;
   std::uint64_t ring = 0;
   std::uint64_t dead_unix_ns = 0;
+  bool untaken = false;
   std::string_view reason = {};
 };
+
+/// Is what a record of a retry log holds yet to be taken for the attempt that it stands for?
+[[nodiscard]] bool is_untaken(const ring::EventParts& event) noexcept;
 
 /// Why a record of a dead-letter log is there.
 [[nodiscard]] std::string_view reason_of(const ring::EventParts& event) noexcept;

@@ -108,6 +108,7 @@ DeadLetterResult Exchange::purge_dead(Queue& queue, const DeadLetterFilter& filt
     return true;
   });
   shorten(queue, queue.dead, queue.block.dead_head);
+  if (queue.ending) activate(queue);
   return result;
 }
 

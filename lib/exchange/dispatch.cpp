@@ -49,9 +49,7 @@ Lane* Exchange::member_with_room(Queue& queue, std::uint64_t bytes) {
 }
 
 bool Exchange::dispatch(Queue& queue) {
-  if (queue.block.backlog_events == 0 && !queue.has_orphans && !(queue.keys && queue.keys->parked_events != 0)) {
-    return false;
-  }
+  if (queue.paused || (queue.block.backlog_events == 0 && !queue.has_orphans && queue.parked_events == 0)) return false;
   const auto settle_all = [&] { queue.each_lane([this](Lane& lane) { settle(lane); }); };
   if (queue.members.size() <= few_members) settle_all();
   bool moved = false;
@@ -61,7 +59,9 @@ bool Exchange::dispatch(Queue& queue) {
   }
   if (queue.has_orphans && !hand_over(queue, moved)) return moved;
   // What comes back goes first, where order is asked for.
+  moved = unpark(queue) || moved;
   if (queue.keys) return dispatch_by_key(queue) || moved;
+  if (queue.parked_events != 0) return moved;
   if (queue.options.ordered && queue.block.retry_events != queue.block.delayed_events) return moved;
   bool looked = queue.members.size() <= few_members;
   for (std::uint64_t events = 0; events < batch_events && may_dispatch(queue, nullptr);) {
@@ -80,6 +80,40 @@ bool Exchange::dispatch(Queue& queue) {
     moved = true;
   }
   return moved;
+}
+
+// What waits for a ring goes into it, slot by slot, as far as there is room.
+bool Exchange::unpark(Queue& queue) {
+  std::uint64_t events = 0;
+  for (auto at = queue.parked.begin(); at != queue.parked.end() && events < batch_events;) {
+    auto& positions = at->second;
+    while (!positions.empty() && events < batch_events) {
+      std::uint64_t position = positions.begin()->second;
+      const shm::RecordHeader* record = position < queue.block.retry_head ? nullptr : queue.retry.at(position);
+      if (record != nullptr && later_state(*record) == shm::LaterState::waiting) {
+        const bool busy =
+            queue.keys && queue.options.ordered && at->first < shm::key_slots && queue.keys->waiting[at->first] != 0;
+        const ring::EventParts event = ring::parts(reinterpret_cast<const std::byte*>(record));
+        const Attempt attempt = attempt_of(event);
+        const std::uint64_t bytes = rewritten_bytes(event, attempt, nullptr);
+        Lane* into = nullptr;
+        if (!queue.dispatched()) {
+          if (queue.lane.has_member() && queue.lane.has_credit() && queue.lane.ring.fits(bytes)) into = &queue.lane;
+        } else if (!busy && may_dispatch(queue, record)) {
+          into = member_for(queue, *record, bytes);
+        }
+        if (into == nullptr) break;
+        begin(shm::TransactionKind::release, queue.id, position, 0);
+        release(queue, *record, attempt, *into, bytes);
+        ++events;
+      }
+      positions.erase(positions.begin());
+      --queue.parked_events;
+    }
+    at = positions.empty() ? queue.parked.erase(at) : std::next(at);
+  }
+  if (events != 0) shorten(queue, queue.retry, queue.block.retry_head);
+  return events != 0;
 }
 
 // What was put into the ring of a member that is gone or does not move, and was not taken, goes to the others, before

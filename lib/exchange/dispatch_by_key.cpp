@@ -69,19 +69,19 @@ void Exchange::recover_slots(Queue& queue) {
 }
 
 bool Exchange::dispatch_by_key(Queue& queue) {
-  bool moved = unpark(queue);
+  bool moved = false;
   KeySlots& keys = *queue.keys;
   for (std::uint64_t events = 0; events < batch_events; ++events) {
     std::uint64_t head = queue.block.backlog_head;
     const shm::RecordHeader* record = queue.backlog.at(head);
     if (record == nullptr) break;
     const auto slot = KeySlots::of(*record);
-    const bool behind = slot && keys.parked.contains(*slot);
+    const bool behind = slot && queue.parked.contains(*slot);
     const bool busy = slot && queue.options.ordered && keys.in_rings[*slot] + keys.waiting[*slot] != 0;
     Lane* lane = behind || busy ? nullptr : member_for(queue, *record, record->bytes);
     if (lane != nullptr) {
       pump_into(*lane, 1);
-    } else if (!slot || member_with_room(queue, record->bytes) == nullptr || !park(queue, *record, head, *slot)) {
+    } else if (!slot || member_with_room(queue, record->bytes) == nullptr || !park(queue, *record, head)) {
       break;  // it would do nobody any good
     }
     moved = true;
@@ -90,13 +90,13 @@ bool Exchange::dispatch_by_key(Queue& queue) {
 }
 
 // The head of the backlog makes room for the events of other keys. False: there is no room for it.
-bool Exchange::park(Queue& queue, const shm::RecordHeader& record, std::uint64_t at, std::uint32_t slot) {
+bool Exchange::park(Queue& queue, const shm::RecordHeader& record, std::uint64_t at) {
   const ring::EventParts event = ring::parts(reinterpret_cast<const std::byte*>(&record));
   const Attempt attempt = attempt_of(event);
   const Later later;
   shm::SubscriptionBlock& block = queue.block;
   const std::uint64_t bytes = rewritten_bytes(event, attempt, &later);
-  if (queue.keys->parked_events >= most_parked || !queue.retry.reserve(bytes)) return false;
+  if (queue.parked_events >= most_parked || !queue.retry.reserve(bytes)) return false;
   begin(shm::TransactionKind::park, queue.id, block.backlog_head, 0);
   const std::uint64_t position = append_retry(queue, event, attempt, later);
   ++block.delayed_events;
@@ -104,39 +104,9 @@ bool Exchange::park(Queue& queue, const shm::RecordHeader& record, std::uint64_t
   block.backlog_bytes -= record.bytes;
   block.backlog_head = log::SegmentLog::next(at, record);
   commit_sinks();
+  wait_first(queue, record, position);
   queue.backlog.release_below(block.backlog_head);
-  queue.keys->parked[slot].push_back(position);
-  ++queue.keys->parked_events;
   return true;
-}
-
-// What was parked goes to its member, slot by slot, as far as that has room.
-bool Exchange::unpark(Queue& queue) {
-  KeySlots& keys = *queue.keys;
-  std::uint64_t events = 0;
-  for (auto at = keys.parked.begin(); at != keys.parked.end() && events < batch_events;) {
-    auto& [slot, positions] = *at;
-    while (!positions.empty() && events < batch_events) {
-      std::uint64_t position = positions.front();
-      const shm::RecordHeader* record = position < queue.block.retry_head ? nullptr : queue.retry.at(position);
-      if (record != nullptr && later_state(*record) == shm::LaterState::waiting) {
-        if (queue.options.ordered && keys.in_rings[slot] + keys.waiting[slot] != 0) break;
-        const ring::EventParts event = ring::parts(reinterpret_cast<const std::byte*>(record));
-        const Attempt attempt = attempt_of(event);
-        const std::uint64_t bytes = rewritten_bytes(event, attempt, nullptr);
-        Lane* into = member_for(queue, *record, bytes);
-        if (into == nullptr) break;
-        begin(shm::TransactionKind::release, queue.id, position, 0);
-        release(queue, *record, attempt, *into, bytes);
-        ++events;
-      }
-      positions.pop_front();
-      --keys.parked_events;
-    }
-    at = positions.empty() ? keys.parked.erase(at) : std::next(at);
-  }
-  if (events != 0) shorten(queue, queue.retry, queue.block.retry_head);
-  return events != 0;
 }
 
 }  // namespace ackring::exchange

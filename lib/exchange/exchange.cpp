@@ -42,9 +42,9 @@ Exchange::Exchange(shm::Directory& directory) : directory_(directory) {
       remove_subscription(*queue);
       continue;
     }
-    queue->to_backlog = queue->dispatched() || !queue->lane.has_ring || queue->block.backlog_events != 0;
     recover_slots(*queue);
     index_retries(*queue);
+    queue->to_backlog = queue->goes_to_backlog();
     activate(*queue);
   }
   remove_strays(files);
@@ -208,6 +208,13 @@ void Exchange::tick(std::uint64_t now_ns) {
     Queue& queue = *active_[i];
     if (!detach_members(queue, [](const Lane& lane) { return lane.leaving; })) continue;  // an ephemeral one has gone
     sweep(queue, now_ns);
+    // The rings of a dispatched subscription's dead members are hand_over()'s, when it goes on.
+    if (queue.has_orphans && (queue.paused || !queue.dispatched()))
+      queue.has_orphans = !bring_back(queue) || queue.dispatched();
+    if (queue.ending && !queue.has_member() && queue.block.dead_events == 0 && pending(queue) == 0) {
+      remove_subscription(queue);
+      continue;
+    }
     bool settled = queue.block.backlog_events == 0;
     queue.each_lane([&settled](const Lane& lane) { settled = settled && lane.floor_entry == lane.entries; });
     if (settled) queue.backlog.trim(queue.block.backlog_head);

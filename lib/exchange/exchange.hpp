@@ -97,6 +97,16 @@ class Exchange {
   void update_subscription(const SubscriptionOptions& options, const std::vector<std::string>& given);
   void remove_subscription(Queue& queue);
 
+  /// Nothing is handed out, and what members have not taken is taken back, until resume(). Throws Error (no_space).
+  void pause(Queue& queue);
+  void resume(Queue& queue);
+  /// What is not in flight goes for good. Answers how many events that were.
+  std::uint64_t purge(Queue& queue, std::uint64_t now_ns);
+  /// Events of it that are not settled, dead letters excepted.
+  [[nodiscard]] static std::uint64_t pending(const Queue& queue);
+  /// From here on it matches nothing; it goes when nothing is left in it, dead letters included.
+  void end_subscription(Queue& queue);
+
   /// Dead letters that match go back to their subscription, at once, with a new budget of attempts.
   DeadLetterResult requeue_dead(Queue& queue, const DeadLetterFilter& filter, std::uint64_t now_ns);
   /// Dead letters that match go for good.
@@ -193,6 +203,12 @@ class Exchange {
   void revoke(Lane& lane);
   void revoke_idle(Queue& queue, std::uint64_t now_ns);
 
+  // operate.cpp
+  void set_flags(Queue& queue, bool paused, bool ending);
+  bool bring_back(Queue& queue);
+  bool set_aside(Lane& lane, std::uint64_t entry);
+  static void wait_first(Queue& queue, const shm::RecordHeader& record, std::uint64_t position);
+
   // dispatch_by_key.cpp
   static void count_slot(Queue& queue, const shm::RecordHeader& record, int in_rings, int waiting);
   static void settle_slots(Lane& lane, std::uint64_t until);
@@ -200,7 +216,7 @@ class Exchange {
   void recover_slots(Queue& queue);
   bool dispatch_by_key(Queue& queue);
   bool unpark(Queue& queue);
-  bool park(Queue& queue, const shm::RecordHeader& record, std::uint64_t at, std::uint32_t slot);
+  bool park(Queue& queue, const shm::RecordHeader& record, std::uint64_t at);
 
   // dead_letter.cpp
   bool bury(Lane& lane, std::uint64_t entry, const Failure& failure, const ring::EventParts& event,

@@ -6,8 +6,6 @@
 
 #include <array>
 #include <cstdint>
-#include <deque>
-#include <map>
 #include <optional>
 
 #include "lib/ring/record.hpp"
@@ -19,8 +17,6 @@ struct KeySlots {
   // Of ordered subscriptions: deliveries in a ring that are not settled, and such as wait for a retry.
   std::array<std::uint32_t, shm::key_slots> in_rings{};
   std::array<std::uint32_t, shm::key_slots> waiting{};
-  std::map<std::uint32_t, std::deque<std::uint64_t>> parked;  // by slot: records of the retry log, in order
-  std::uint64_t parked_events = 0;
 
   /// The slot of an event; none without a key, which has no order to keep.
   /// FNV-1a (Fowler, Noll, Vo; draft-eastlake-fnv): the owners of slots outlive the process, so the function must, too.

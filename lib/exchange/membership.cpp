@@ -59,7 +59,7 @@ void Exchange::create_ring(Lane& lane) {
   lane.ring_block = shm::read_block(lane.ring_page->version, lane.ring_page->blocks);
   lane.floor_entry = lane.taken = lane.entries;
   lane.decided = 0;
-  queue.to_backlog = queue.dispatched() || queue.block.backlog_events != 0;
+  queue.to_backlog = queue.goes_to_backlog();
 }
 
 void Exchange::map_ring(Lane& lane) {
@@ -170,7 +170,7 @@ MemberGrant Exchange::attach_member(std::uint64_t client, const SubscriptionOpti
   lane.marks.clear();
   lane.timed_out_below = lane.taken;
   lane.full_since_ns = 0;
-  queue->to_backlog = queue->dispatched() || queue->block.backlog_events != 0;
+  queue->to_backlog = queue->goes_to_backlog();
   activate(*queue);
   return {queue,
           &lane,
@@ -218,6 +218,7 @@ void Exchange::detach_member(Lane& lane) {
   lane.ack_incarnation = lane.client = 0;
   lane.marks.clear();
   lane.leaving = false;
+  if (queue.ending) activate(queue);  // the tick sees whether anything is left
   if (queue.ephemeral) {
     remove_subscription(queue);
   } else if (lane.floor_entry == lane.entries) {

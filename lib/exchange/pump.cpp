@@ -8,6 +8,11 @@ bool Exchange::pump(Queue& queue) {
   Lane& lane = queue.lane;
   if (!queue.to_backlog || !lane.has_ring || !lane.has_member()) return false;
   settle(lane);
+  if (queue.paused) return false;
+  if (queue.parked_events != 0) {
+    const bool moved = unpark(queue);
+    if (queue.parked_events != 0) return moved;
+  }
   std::uint64_t head = queue.block.backlog_head;
   const shm::RecordHeader* record = queue.backlog.at(head);
   if (record != nullptr && !(lane.has_credit() && lane.ring.fits(record->bytes))) return false;

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <queue>
 #include <string>
@@ -56,12 +57,18 @@ struct Queue {
   std::uint32_t index = 0;  // in Exchange's table, and in the pattern tree
   SubscriptionOptions options;
   bool ephemeral = false;
+  bool paused = false;  // nothing is handed out
+  bool ending = false;  // it matches nothing any more, and goes when nothing is left in it
   bool active = false;  // on the list of queues that the tick looks at
 
   std::vector<std::unique_ptr<Lane>> members;  // of a group: one ring each; events reach them through the backlog
   std::size_t turn = 0;                        // of the round robin among them
   std::unique_ptr<KeySlots> keys;              // if it is ordered by key
   bool has_orphans = false;                    // some ring holds events that were not taken and go to other members
+
+  // Records of the retry log that wait for the ring of a member, by key slot and delivery: before the backlog.
+  std::map<std::uint32_t, std::map<std::uint64_t, std::uint64_t>> parked;
+  std::uint64_t parked_events = 0;
 
   // What failed. `due` may hold records that have left the log.
   std::priority_queue<Due, std::vector<Due>, std::greater<>> due;
@@ -75,6 +82,10 @@ struct Queue {
   [[nodiscard]] bool at_most_once() const noexcept { return options.guarantee == Guarantee::at_most_once; }
   /// Do events wait in the backlog until it is decided which member gets them, and when?
   [[nodiscard]] bool dispatched() const noexcept { return options.group || options.ordered || options.ordered_by_key; }
+  /// Must the next event wait its turn outside the member's ring?
+  [[nodiscard]] bool goes_to_backlog() const noexcept {
+    return dispatched() || paused || !lane.has_ring || block.backlog_events != 0 || parked_events != 0;
+  }
   /// Calls `each` with every lane. It may not add or remove one.
   template <typename Each>
   void each_lane(const Each& each) {
@@ -102,8 +113,9 @@ struct Queue {
   }
   /// Is there something that a verdict would make room for?
   [[nodiscard]] bool wants_acks(const Lane& one) const noexcept {
+    if (paused) return false;
     if (!dispatched()) return to_backlog || one.full_since_ns != 0;
-    return block.backlog_events != 0 || has_orphans || (keys && keys->parked_events != 0);
+    return block.backlog_events != 0 || has_orphans || parked_events != 0;
   }
   /// The lane whose ring has this incarnation; nullptr: there is none.
   [[nodiscard]] Lane* find_lane(std::uint64_t ring_incarnation) noexcept {

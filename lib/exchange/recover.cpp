@@ -104,6 +104,8 @@ void Exchange::recover_subscription(FoundSubscription& found) {
     const control::Json json = control::Json::parse(directory_.read_file(definition));
     queue->options = control::options_from_json(json.at("name"), json.at("patterns"), json.at("options"));
     queue->ephemeral = json.at("ephemeral");
+    queue->paused = json.at("paused");
+    queue->ending = json.at("ending");
     queue->state_segment =
         shm::Segment::attach(directory_, prefix + ".state", shm::SegmentKind::subscription, shm::Access::read_write);
     queue->state_segment.close_fd();

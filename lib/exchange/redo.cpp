@@ -121,7 +121,8 @@ void Exchange::redo_route(std::uint64_t slot, std::uint64_t from, std::uint64_t 
     }
     block.ring_of_n = held.ring;
     block.matched = std::max(block.matched, held.last_delivery);
-    queue.to_backlog = queue.dispatched() || !queue.lane.has_ring || block.backlog_events != 0;
+    // What waits before the backlog is known only after the redo.
+    queue.to_backlog = queue.goes_to_backlog() || block.delayed_events != 0;
     events += held.ring + held.backlog;
   }
   if (touched_.empty()) return;  // nothing was exposed: the next step routes it as if it were new
@@ -161,7 +162,8 @@ void Exchange::redo_pump(Queue& queue, std::uint64_t from) {
 // A move of one event: its sinks, then the counters, then the mark at its source, which alone says that it has left.
 void Exchange::redo_move(Queue& queue, TransactionKind kind, std::uint64_t from, std::uint64_t state) {
   const bool from_ring = kind == TransactionKind::redeliver || kind == TransactionKind::retry ||
-                         kind == TransactionKind::bury || kind == TransactionKind::hand;
+                         kind == TransactionKind::bury || kind == TransactionKind::hand ||
+                         kind == TransactionKind::set_aside || kind == TransactionKind::discard;
   const bool from_dead = kind == TransactionKind::requeue || kind == TransactionKind::remove;
   const RecordHeader* record = nullptr;
   if (!from_ring) {
@@ -181,6 +183,7 @@ void Exchange::redo_move(Queue& queue, TransactionKind kind, std::uint64_t from,
     block.retry_of_n = held.retry;
     block.retry_events += held.retry;
     block.retry_bytes += held.retry_bytes;
+    if (kind == TransactionKind::set_aside) block.delayed_events += held.retry;
     block.dead_of_n = held.dead;
     block.dead_events += held.dead;
     block.dead_lettered += held.dead;

@@ -225,14 +225,43 @@ Reply Service::subscription(Client& /*client*/, const std::string& op, const Jso
     reply.body = {
         {"name", name}, {"patterns", queue->options.patterns}, {"options", control::options_to_json(queue->options)}};
   } else if (op == "subscription_remove") {
-    if (queue->has_member()) {
-      throw Error(ErrorCode::busy, "subscription '" + name + "'", "it has a live member", "stop that one first");
-    }
-    exchange_.remove_subscription(*queue);
+    remove(*queue, request.value("pending", ""), reply);
+  } else if (op == "subscription_pause") {
+    exchange_.pause(*queue);
+  } else if (op == "subscription_resume") {
+    exchange_.resume(*queue);
+  } else if (op == "subscription_purge") {
+    reply.body["purged"] = exchange_.purge(*queue, shm::Environment::now_ns());
   } else {
     throw Error(ErrorCode::protocol, "request '" + op.substr(0, 64) + "'", "there is no such operation");
   }
   return reply;
+}
+
+// What is pending does not go unless the caller has said what becomes of it (F38).
+void Service::remove(Queue& queue, const std::string& pending, Reply& reply) {
+  const std::string object = "subscription '" + queue.options.name + "'";
+  if (queue.has_member()) {
+    throw Error(ErrorCode::busy, object, "it has a live member", "stop that one first");
+  }
+  const std::uint64_t waiting = Exchange::pending(queue);
+  const std::uint64_t dead = queue.block.dead_events;
+  reply.body["pending"] = waiting;
+  reply.body["dead_letters"] = dead;
+  if (pending == "keep" && waiting + dead != 0) {
+    exchange_.end_subscription(queue);
+    return;
+  }
+  if (pending.empty() && waiting + dead != 0) {
+    throw Error(ErrorCode::not_empty, object,
+                "it holds " + std::to_string(waiting) + " events and " + std::to_string(dead) + " dead letters",
+                "say what becomes of them: keep (it ends when they are gone) or drop");
+  }
+  if (!pending.empty() && pending != "keep" && pending != "drop") {
+    throw Error(ErrorCode::invalid_argument, object, "'" + pending + "' is no choice for what is pending",
+                "give keep or drop");
+  }
+  exchange_.remove_subscription(queue);
 }
 
 Reply Service::stat() {

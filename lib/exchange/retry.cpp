@@ -101,6 +101,7 @@ Lane* Exchange::place_ready(Queue& queue, const shm::RecordHeader& record, std::
 
 // What is due goes back into ring or backlog; at most so much at a time (F37).
 void Exchange::release_due(Queue& queue, std::uint64_t now_ns) {
+  if (queue.paused) return;
   std::vector<Due> held_up;
   for (std::uint64_t released = 0; released < batch_events && !queue.due.empty(); ++released) {
     const Due next = queue.due.top();
@@ -113,7 +114,7 @@ void Exchange::release_due(Queue& queue, std::uint64_t now_ns) {
     }
     const ring::EventParts event = ring::parts(reinterpret_cast<const std::byte*>(record));
     Attempt attempt = attempt_of(event);
-    if (event.attempt != nullptr) ++attempt.info.attempt;  // else this is its first
+    if (!is_untaken(event)) ++attempt.info.attempt;
     shorten_history(attempt, event, queue.options.ring_bytes / 4);
     const std::uint64_t bytes = rewritten_bytes(event, attempt, nullptr);
     Lane* into = place_ready(queue, *record, bytes);
@@ -134,7 +135,9 @@ void Exchange::release_due(Queue& queue, std::uint64_t now_ns) {
 void Exchange::release(Queue& queue, const shm::RecordHeader& record, const Attempt& attempt, Lane& into,
                        std::uint64_t bytes) {
   const ring::EventParts event = ring::parts(reinterpret_cast<const std::byte*>(&record));
-  rewrite(place(into, bytes), event, attempt, nullptr);
+  // What was taken back goes before the backlog, what failed behind it.
+  std::byte* to = is_untaken(event) && event.later->due_ns == 0 ? place_in_ring(into, bytes) : place(into, bytes);
+  rewrite(to, event, attempt, nullptr);
   count_source(queue, TransactionKind::release, record);
   if (queue.keys) count_slot(queue, record, +1, 0);
   if (Lane* from = queue.find_lane(event.later->ring)) from->waiting.erase(event.later->entry);
@@ -182,10 +185,9 @@ void Exchange::index_retries(Queue& queue) {
     const ring::EventParts event = ring::parts(reinterpret_cast<const std::byte*>(record));
     if (event.later == nullptr) break;
     if (later_state(*record) == LaterState::waiting) {
-      const bool first = event.attempt == nullptr;
-      if (queue.keys && first && event.later->due_ns == 0) {
-        if (const auto slot = KeySlots::of(*record)) queue.keys->parked[*slot].push_back(position);
-        ++queue.keys->parked_events;
+      const bool first = is_untaken(event);
+      if (first && event.later->due_ns == 0) {
+        wait_first(queue, *record, position);
       } else {
         queue.due.push({event.later->due_ns, position});
         if (queue.keys && !first) count_slot(queue, *record, 0, +1);

@@ -75,6 +75,7 @@ class Service {
   Reply unsubscribe(Client& client, const Json& request);
   Reply settle(Client& client, const Json& request);
   Reply subscription(Client& client, const std::string& op, const Json& request);
+  void remove(Queue& queue, const std::string& pending, Reply& reply);
   Reply stat();
   Reply dead_letters(const std::string& op, const Json& request);  // dlq_requests.cpp
   Lane& lane_of(Client& client, const Json& request);

@@ -142,6 +142,7 @@ Json describe(const SubscriptionView& view) {
           {"patterns", view.options->patterns},
           {"guarantee", control::to_string(view.options->guarantee)},
           {"members", view.members},
+          {"paused", view.paused},
           {"matched", block.matched},
           {"delivered", delivered},
           {"acked", totals[index(DeliveryState::acked)]},
@@ -175,6 +176,7 @@ Json stat_document(const Exchange& exchange, const std::string& bus) {
     if (!queue) continue;
     SubscriptionView view;
     view.options = &queue->options;
+    view.paused = queue->paused;
     view.block = queue->block;
     queue->each_lane([&view](const Lane& lane) {
       if (lane.has_ring) {
@@ -243,7 +245,8 @@ namespace {
 
 bool moves_an_entry(std::uint32_t kind) {
   const auto move = static_cast<shm::TransactionKind>(kind);
-  return move == shm::TransactionKind::redeliver || move == shm::TransactionKind::retry ||
+  return move == shm::TransactionKind::set_aside || move == shm::TransactionKind::discard ||
+         move == shm::TransactionKind::redeliver || move == shm::TransactionKind::retry ||
          move == shm::TransactionKind::bury || move == shm::TransactionKind::hand;
 }
 
@@ -275,6 +278,7 @@ Json describe_files(const shm::Directory& directory, std::uint64_t id, const std
   const auto* subscription = state.as<const shm::SubscriptionSegment>();
   SubscriptionView view;
   view.options = &options;
+  view.paused = definition.at("paused");
   view.block = shm::read_block(subscription->version, subscription->blocks);
   const shm::Intent& intent = last_intent(page);
   const std::uint64_t n = intent.n.load(std::memory_order_acquire);  // acquire(intent.n): its record

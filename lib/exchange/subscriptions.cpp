@@ -78,10 +78,9 @@ Queue& Exchange::add_queue(std::unique_ptr<Queue> queue) {
 }
 
 void Exchange::save_definition(const Queue& queue) {
-  const Json definition = {{"name", queue.options.name},
-                           {"patterns", queue.options.patterns},
-                           {"ephemeral", queue.ephemeral},
-                           {"options", control::options_to_json(queue.options)}};
+  const Json definition = {{"name", queue.options.name},   {"patterns", queue.options.patterns},
+                           {"ephemeral", queue.ephemeral}, {"paused", queue.paused},
+                           {"ending", queue.ending},       {"options", control::options_to_json(queue.options)}};
   directory_.write_file("sub." + std::to_string(queue.id) + ".json", definition.dump(2) + "\n");
 }
 

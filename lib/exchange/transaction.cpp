@@ -75,13 +75,15 @@ void Exchange::touch_backlog(Queue& queue) {
 // What a move takes from where it came from, in the counters: its source is a record of the retry or dead-letter log.
 void Exchange::count_source(Queue& queue, shm::TransactionKind kind, const shm::RecordHeader& record) {
   shm::SubscriptionBlock& block = queue.block;
-  const bool first = (record.flags & shm::flag_attempt) == 0;  // never delivered yet
-  if (kind == shm::TransactionKind::release || kind == shm::TransactionKind::complete) {
+  if (kind == shm::TransactionKind::release || kind == shm::TransactionKind::complete ||
+      kind == shm::TransactionKind::forget) {
+    const bool first = is_untaken(ring::parts(reinterpret_cast<const std::byte*>(&record)));
     --block.retry_events;
     block.retry_bytes -= record.bytes;
     if (first) --block.delayed_events;
     if (queue.keys && !first) count_slot(queue, record, 0, -1);
     if (kind == shm::TransactionKind::release && !first) ++block.redelivered;
+    if (kind == shm::TransactionKind::forget) ++block.purged;
     if (kind == shm::TransactionKind::complete) ++block.totals[static_cast<std::size_t>(shm::DeliveryState::acked)];
   } else if (kind == shm::TransactionKind::requeue || kind == shm::TransactionKind::remove) {
     --block.dead_events;

@@ -39,6 +39,8 @@ const char* to_string(ErrorCode code) noexcept {
       return "not_found";
     case ErrorCode::option_mismatch:
       return "option_mismatch";
+    case ErrorCode::not_empty:
+      return "not_empty";
     case ErrorCode::layout_mismatch:
       return "layout_mismatch";
     case ErrorCode::damaged:

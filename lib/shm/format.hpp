@@ -106,11 +106,11 @@ enum class LaterState : std::uint32_t { waiting = 0, released = 1, acked = 2, re
 struct LaterInfo {
   Word32 state;                // LaterState; the only word of the record that changes
   std::uint32_t reason_bytes;  // of a text behind the headers
-  std::uint64_t due_ns;        // retry: CLOCK_MONOTONIC; 0: parked until its key slot is free
+  std::uint64_t due_ns;        // retry: CLOCK_MONOTONIC; 0: it waits for the ring of a member, not for a time
   std::uint64_t entry;         // retry: of the attempt that ended, in ring `ring`; an ack of it still counts
   std::uint64_t ring;          // incarnation
   std::uint64_t dead_unix_ns;  // dead-letter: when
-  std::uint64_t reserved;
+  std::uint64_t untaken;       // retry: 1: its attempt has not begun, it was taken back from a ring
 };
 
 // ------------------------------------------------------------------------------------------------------------- exchange
@@ -121,7 +121,8 @@ inline constexpr std::size_t name_bytes = 64;  // names of publishers and subscr
 
 /// What moves where. redeliver, retry, bury: a delivery of the member ring, into ring or backlog, the retry log, the
 /// dead-letter log. hand: one that was not taken, into the ring of another member. park: the head of a backlog, into the
-/// retry log, where it waits for its key slot. release, complete: a record of the retry log, into ring or backlog, or nowhere since it was acked
+/// retry log, where it waits for its key slot. set_aside: one that was not taken, into the retry log. discard, forget: a
+/// delivery of a ring (or, with `to` 0, the whole backlog), a record of the retry log, purged. release, complete: a record of the retry log, into ring or backlog, or nowhere since it was acked
 /// late. requeue, remove: a record of the dead-letter log, into the retry log, or nowhere.
 enum class TransactionKind : std::uint32_t {
   none = 0,
@@ -136,6 +137,9 @@ enum class TransactionKind : std::uint32_t {
   remove = 9,
   hand = 10,
   park = 11,
+  set_aside = 12,
+  discard = 13,
+  forget = 14,
 };
 
 /// What X is about to do. `n` is stored last; of the two records of a shard the one with the larger `n` counts.

@@ -47,7 +47,7 @@
   F(LaterInfo, entry, 16, 8) \
   F(LaterInfo, ring, 24, 8) \
   F(LaterInfo, dead_unix_ns, 32, 8) \
-  F(LaterInfo, reserved, 40, 8) \
+  F(LaterInfo, untaken, 40, 8) \
   S(Intent, 64) \
   F(Intent, n, 0, 8) \
   F(Intent, kind, 8, 4) \

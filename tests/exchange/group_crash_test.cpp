@@ -36,6 +36,26 @@ class GroupScenario {
       if (round == 14) join("g", 0);
       if (round == 16) die("k", 0);
       if (round == 18) join("k", 0);
+      if (round == 7 || round == 9) {  // an operator; what dies in it he does again
+        for (const char* name : {"g", "k", "p"}) {
+          for (bool done = false; !done;) {
+            exchange([&] {
+              exchange::Queue& queue = *x_->find_queue(name);
+              round == 7 ? x_->pause(queue) : x_->resume(queue);
+              done = true;
+            });
+          }
+        }
+      }
+      if (round == 50) publish(round);
+      if (round == 54) {
+        for (bool done = false; !done;) {
+          exchange([&] {
+            (void)x_->purge(*x_->find_queue("u"), now_ns_);
+            done = true;
+          });
+        }
+      }
       if (round == 60) thaw_ = true;  // the frozen one wakes up: its rest was taken back long ago
       consume();
     }
@@ -82,8 +102,9 @@ class GroupScenario {
 
   void connect() {
     client_ = x_->new_client();
-    for (const char* name : {"g", "o", "k"}) {
+    for (const char* name : {"g", "o", "k", "p", "u"}) {
       join(name, 0);
+      if (name[0] >= 'p') continue;
       join(name, 1);
     }
     for (int i = 0; i < 2; ++i) {
@@ -96,8 +117,8 @@ class GroupScenario {
     SubscriptionOptions options;
     options.name = name;
     options.patterns = {"#"};
-    options.group = true;
-    options.ordered = name != "g";
+    options.group = name < "p";
+    options.ordered = name == "o" || name == "k";
     options.ordered_by_key = name == "k";
     options.ring_bytes = 4096;
     options.max_in_flight = 4;
@@ -136,6 +157,7 @@ class GroupScenario {
       const bool freezes = key.second == 1 && !thaw_;
       if (freezes && held_.contains(key)) continue;
       Seen seen;
+      if (key.first == "u" && attempts_["u"].size() > 2) continue;  // it was nacked, and has the rest in its ring
       while (member->take(seen)) {
         record(key.first, seen);
         if (freezes) {
@@ -155,7 +177,7 @@ class GroupScenario {
   void record(const std::string& name, const Seen& seen) {
     CHECK_MESSAGE(attempts_[name].insert({seen.delivery, seen.attempt}).second, name, ": attempt ", seen.attempt,
                   " of delivery ", seen.delivery, " was seen twice");
-    if (name == "g" || seen.attempt != 1) return;
+    if (name == "g" || name == "u" || seen.attempt != 1) return;
     std::uint64_t& last = last_[name + (name == "k" ? seen.key : "")];
     CHECK_MESSAGE(seen.delivery > last, name, ": out of order");
     last = seen.delivery;
@@ -177,6 +199,11 @@ class GroupScenario {
       CHECK(first == published_);
       CHECK(x_->find_queue(name)->members.size() == 2);
     }
+    const auto paused = row_of(stat, "p");
+    CHECK(paused["acked"].get<std::uint64_t>() + paused["dlq_size"].get<std::uint64_t>() == published_);
+    const auto purged = row_of(stat, "u");
+    CHECK(purged["purged"] == published_ - purged["acked"].get<std::uint64_t>());
+    CHECK(purged["purged"] != 0);
   }
 
   using Key = std::pair<std::string, int>;

@@ -293,7 +293,7 @@ TEST_CASE("backlog: at max_events or max_bytes a subscription that blocks stops 
     }
   }
   CHECK(publisher.flush(patience) == Outcome::ok);
-  bus.remove_subscription("block");
+  bus.remove_subscription("block", Pending::drop);
 
   bus.create_subscription({.name = "bytes", .patterns = {"t"}, .max_bytes = 10'000});
   const std::uint64_t of_bytes = publish_until_full(publisher, std::string(900, 'x'));
@@ -301,7 +301,7 @@ TEST_CASE("backlog: at max_events or max_bytes a subscription that blocks stops 
   CHECK(row.at("queued").get<std::uint64_t>() >= 9);  // a record is a little more than its payload
   CHECK(row.at("queued").get<std::uint64_t>() <= 11);
   CHECK(of_bytes > row.at("queued").get<std::uint64_t>());
-  bus.remove_subscription("bytes");
+  bus.remove_subscription("bytes", Pending::drop);
   CHECK(publisher.flush(patience) == Outcome::ok);  // what waited for it has nowhere to go, and is routed
 
   const std::uint64_t base = publisher.sequence();

@@ -52,6 +52,7 @@ void raise_descriptor_limit() noexcept {
 ExitStatus status_of(ErrorCode code) noexcept {
   switch (code) {
     case ErrorCode::not_found:
+    case ErrorCode::not_empty:
       return status_not_so;
     case ErrorCode::invalid_argument:
     case ErrorCode::option_mismatch:

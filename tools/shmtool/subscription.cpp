@@ -1,4 +1,4 @@
-// shmtool subscription create|update|remove|ls.
+// shmtool subscription create|update|pause|resume|purge|remove|ls.
 #include <memory>
 #include <vector>
 
@@ -77,6 +77,54 @@ void add_changes(CLI::App& group, Globals& globals) {
       [&globals, updated] { globals.run = [&globals, updated] { return update(globals, *updated); }; });
 }
 
+void add_operations(CLI::App& group, Globals& globals) {
+  const auto add = [&](const char* verb, const char* what, const char* details, auto act) {
+    CLI::App& command = add_command(group, verb, what, details);
+    auto name = std::make_shared<std::string>();
+    command.add_option("NAME", *name, "Name of the subscription")->required();
+    command.callback([&globals, name, act] {
+      globals.run = [&globals, name, act] {
+        Bus bus = open_bus(globals);
+        act(bus, *name);
+        return int{status_done};
+      };
+    });
+  };
+  add("pause", "Deliver nothing until it is resumed; events queue",
+      "What a member has taken stays with it; what it has not taken yet waits at the head of the queue.",
+      [](Bus& bus, const std::string& name) { bus.pause_subscription(name); });
+  add("resume", "Deliver again, from where it stood", "",
+      [](Bus& bus, const std::string& name) { bus.resume_subscription(name); });
+  add("purge", "Empty the queue: all that is not in flight goes for good",
+      "Dead letters stay: see shmtool dlq purge. Prints how many events went.", [](Bus& bus, const std::string& name) {
+        print(fmt::format("purged {} events\n", bus.purge_subscription(name)));
+      });
+
+  CLI::App& command =
+      add_command(group, "remove", "Remove a subscription",
+                  "One with a live member is busy (exit status 3). One that holds events or dead letters "
+                  "is removed only if --pending says what becomes of them (else exit status 1):\n"
+                  "  keep         it matches nothing any more, and goes when they are gone\n"
+                  "  dead-letter  they become dead letters, and it goes when those are purged\n"
+                  "  drop         they go with it");
+  auto name = std::make_shared<std::string>();
+  auto pending = std::make_shared<std::string>();
+  command.add_option("NAME", *name, "Name of the subscription")->required();
+  command.add_option("--pending", *pending, "What becomes of what it holds")
+      ->check(CLI::IsMember({"keep", "dead-letter", "drop"}))
+      ->type_name("keep|dead-letter|drop");
+  command.callback([&globals, name, pending] {
+    globals.run = [&globals, name, pending] {
+      const Pending choice = pending->empty()     ? Pending::refuse
+                             : *pending == "keep" ? Pending::keep
+                             : *pending == "drop" ? Pending::drop
+                                                  : Pending::dead_letter;
+      open_bus(globals).remove_subscription(*name, choice);
+      return int{status_done};
+    };
+  });
+}
+
 }  // namespace
 
 void add_subscription(CLI::App& app, Globals& globals) {
@@ -84,16 +132,7 @@ void add_subscription(CLI::App& app, Globals& globals) {
   group.require_subcommand(1);
   add_changes(group, globals);
 
-  CLI::App& remove_command = add_command(group, "remove", "Remove a subscription with everything in it",
-                                         "A subscription with a live member is busy (exit status 3).");
-  auto name = std::make_shared<std::string>();
-  remove_command.add_option("NAME", *name, "Name of the subscription")->required();
-  remove_command.callback([&globals, name] {
-    globals.run = [&globals, name] {
-      open_bus(globals).remove_subscription(*name);
-      return int{status_done};
-    };
-  });
+  add_operations(group, globals);
 
   CLI::App& list_command = add_command(group, "ls", "List the subscriptions of a bus", "");
   auto json = std::make_shared<bool>(false);

@@ -1,0 +1,150 @@
+// Operate: what people do to a subscription: pause it, resume it, purge it, remove it. What is in a member's ring and was
+// not taken is taken back first (revoke): it is set aside in the retry log, from where it goes out again before everything
+// else, or it is purged.
+#include "ackring/error.hpp"
+#include "lib/exchange/exchange.hpp"
+
+namespace ackring::exchange {
+
+using shm::DeliveryState;
+using shm::LaterState;
+using shm::TransactionKind;
+
+void Exchange::pause(Queue& queue) {
+  set_flags(queue, true, queue.ending);
+  queue.to_backlog = true;
+  queue.each_lane([this](Lane& lane) {
+    if (lane.has_member() && lane.taken != lane.entries) revoke(lane);
+  });
+  queue.has_orphans = true;
+  activate(queue);
+  bring_back(queue);
+}
+
+void Exchange::resume(Queue& queue) {
+  set_flags(queue, false, queue.ending);
+  activate(queue);
+}
+
+void Exchange::set_flags(Queue& queue, bool paused, bool ending) {
+  const bool was_paused = queue.paused;
+  const bool was_ending = queue.ending;
+  queue.paused = paused;
+  queue.ending = ending;
+  try {
+    save_definition(queue);
+  } catch (const Error&) {
+    queue.paused = was_paused;
+    queue.ending = was_ending;
+    throw;
+  }
+}
+
+// What was taken back leaves its ring. False: there is no room for all of it; the next tick goes on.
+bool Exchange::bring_back(Queue& queue) {
+  bool all = true;
+  queue.each_lane([&](Lane& lane) {
+    const bool gone = lane.has_ring && !lane.has_member() && !lane.leaving && queue.dispatched();
+    for (std::uint64_t entry = lane.floor_entry; all && entry != lane.entries; ++entry) {
+      if (lane.state_of(entry) == 0 && (gone || lane.is_returned(entry))) all = set_aside(lane, entry);
+    }
+  });
+  return all;
+}
+
+bool Exchange::set_aside(Lane& lane, std::uint64_t entry) {
+  Queue& queue = *lane.queue;
+  const ring::EventParts event = ring::parts(lane.record_of(entry));
+  const Attempt attempt = attempt_of(event);
+  Later later;
+  later.untaken = true;
+  if (!queue.retry.reserve(rewritten_bytes(event, attempt, &later))) return false;
+  Failure back;
+  back.cause = DeliveryState::returned;
+  back.let_go = !lane.has_member();
+  begin(TransactionKind::set_aside, queue.id, entry, moved_to(lane, back.state_byte()));
+  const std::uint64_t position = append_retry(queue, event, attempt, later);
+  ++queue.block.delayed_events;
+  commit_sinks();
+  set_state(lane, entry, back.cause, back.let_go);
+  wait_first(queue, *event.header, position);
+  return true;
+}
+
+// What waits for the ring of its member, by slot of its key, in the order of deliveries: it goes before the backlog.
+void Exchange::wait_first(Queue& queue, const shm::RecordHeader& record, std::uint64_t position) {
+  const auto slot = queue.keys ? KeySlots::of(record) : std::nullopt;
+  queue.parked[slot.value_or(shm::key_slots)][record.delivery] = position;
+  ++queue.parked_events;
+  queue.to_backlog = true;
+}
+
+/// Everything that is not in flight goes for good. Answers how many events that were.
+std::uint64_t Exchange::purge(Queue& queue, std::uint64_t now_ns) {
+  sweep(queue, now_ns);
+  const std::uint64_t before = queue.block.purged;
+  queue.each_lane([this](Lane& lane) {
+    if (lane.has_member() && lane.taken != lane.entries) revoke(lane);
+    for (std::uint64_t entry = lane.floor_entry; entry != lane.entries; ++entry) {
+      const bool untaken = !lane.has_member() && !lane.leaving;
+      if (lane.state_of(entry) != 0 || !(untaken || lane.is_returned(entry))) continue;
+      begin(TransactionKind::discard, lane.queue->id, entry,
+            moved_to(lane, static_cast<std::uint64_t>(DeliveryState::returned) | (untaken ? shm::let_go_bit : 0)));
+      touch(*lane.queue);
+      ++lane.queue->block.purged;
+      commit_sinks();
+      set_state(lane, entry, DeliveryState::returned, untaken);
+    }
+    if (lane.has_ring && !lane.has_member() && !lane.leaving) pass_decided(lane, lane.entries);
+  });
+  std::uint64_t position = queue.block.retry_head;
+  while (const shm::RecordHeader* record = queue.retry.at(position)) {
+    if (later_state(*record) == LaterState::waiting) {
+      begin(TransactionKind::forget, queue.id, position, 0);
+      touch(queue);
+      count_source(queue, TransactionKind::forget, *record);
+      commit_sinks();
+      mark(*record, LaterState::removed);
+    }
+    position = log::SegmentLog::next(position, *record);
+  }
+  queue.due = {};
+  queue.parked.clear();
+  queue.parked_events = 0;
+  queue.each_lane([](Lane& lane) { lane.waiting.clear(); });
+  shorten(queue, queue.retry, queue.block.retry_head);
+  if (queue.block.backlog_events != 0) {
+    // The counters are one store, and all there is to it.
+    begin(TransactionKind::discard, queue.id, 0, 0);
+    touch(queue);
+    queue.block.purged += queue.block.backlog_events;
+    queue.block.backlog_events = queue.block.backlog_bytes = 0;
+    queue.block.backlog_head = queue.backlog.tail();
+    commit_sinks();
+    queue.backlog.release_below(queue.block.backlog_head);
+  }
+  activate(queue);
+  return queue.block.purged - before;
+}
+
+void Exchange::end_subscription(Queue& queue) {
+  const std::vector<std::string> patterns = queue.options.patterns;
+  queue.options.patterns.clear();
+  try {
+    set_flags(queue, queue.paused, true);
+  } catch (const Error&) {
+    queue.options.patterns = patterns;
+    throw;
+  }
+  routes_.remove(patterns, queue.index);
+  activate(queue);
+}
+
+/// Events that have been delivered to nobody, or not for the last time.
+std::uint64_t Exchange::pending(const Queue& queue) {
+  std::uint64_t events = queue.block.backlog_events + queue.block.retry_events;
+  queue.each_lane([&events](const Lane& lane) { events += lane.open_entries(); });
+  return events;
+}
+
+}  // namespace ackring::exchange

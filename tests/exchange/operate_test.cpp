@@ -1,0 +1,170 @@
+// What people do to a subscription: pause, resume, purge, remove.
+#include <algorithm>
+
+#include "tests/exchange/group_world.hpp"
+
+using namespace ackring;
+using namespace ackring::test;
+
+namespace {
+
+std::vector<std::uint64_t> deliveries(const std::vector<Seen>& all) {
+  std::vector<std::uint64_t> numbers;
+  for (const Seen& seen : all) numbers.push_back(seen.delivery);
+  return numbers;
+}
+
+std::vector<std::uint64_t> range(std::uint64_t from, std::uint64_t through) {
+  std::vector<std::uint64_t> numbers;
+  for (std::uint64_t i = from; i <= through; ++i) numbers.push_back(i);
+  return numbers;
+}
+
+}  // namespace
+
+TEST_CASE("pause takes back what was not taken; resume goes on in order, over a restart too") {
+  for (const bool restart : {false, true}) {
+    for (const bool full : {false, true}) {
+      CAPTURE(restart);
+      CAPTURE(full);
+      World world;
+      SubscriptionOptions options = exact();
+      options.ring_bytes = 4096;
+      options.ack_timeout = std::chrono::seconds(100);
+      auto member = world.member("s", {"#"}, options);
+      const int first = full ? 200 : 10;  // 200 fill the ring, so that some wait in the backlog
+      publish(world, first);
+      Seen held;
+      REQUIRE(member.take(held));
+      world.x->pause(*world.x->find_queue("s"));
+      CHECK(row_of(world.stat(), "s")["paused"] == true);
+      CHECK(row_of(world.stat(), "s")["in_flight"] == 1);
+      CHECK(take_all(member).empty());
+      publish(world, 10);
+      if (restart) world.restart();
+      CHECK(take_all(member).empty());
+      auto row = row_of(world.stat(), "s");
+      CHECK(row["queued"] == first + 9);
+      CHECK(row["retry_waiting"] == 0);
+      member.verdict(held.entry, ring::Verdict::ack);
+      world.tick();
+      CHECK(row_of(world.stat(), "s")["acked"] == 1);
+      world.x->resume(*world.x->find_queue("s"));
+      std::vector<Seen> rest;
+      for (int i = 0; i < 200; ++i) {
+        world.tick();
+        for (const Seen& seen : take_all(member)) {
+          CHECK(seen.attempt == 1);
+          member.verdict(seen.entry, ring::Verdict::ack);
+          rest.push_back(seen);
+        }
+      }
+      CHECK(deliveries(rest) == range(2, static_cast<std::uint64_t>(first) + 10));
+      row = row_of(world.stat(), "s");
+      CHECK(row["acked"] == first + 10);
+      CHECK(row["delivered"] == first + 10);
+      CHECK(row["redelivered"] == 0);
+      CHECK(row["paused"] == false);
+    }
+  }
+}
+
+TEST_CASE("paused: retries wait, attempts and their order stay") {
+  World world;
+  auto member = world.member("s", {"#"}, exact());
+  publish(world, 3);
+  for (const Seen& seen : take_all(member)) member.verdict(seen.entry, ring::Verdict::nack);
+  world.tick();
+  for (int i = 0; i < 40; ++i) world.tick();  // the second attempts are in the ring
+  world.x->pause(*world.x->find_queue("s"));
+  for (int i = 0; i < 100; ++i) world.tick();
+  CHECK(take_all(member).empty());
+  CHECK(row_of(world.stat(), "s")["queued"] == 3);
+  world.restart();
+  world.x->resume(*world.x->find_queue("s"));
+  world.tick();
+  const std::vector<Seen> again = take_all(member);
+  REQUIRE(again.size() == 3);
+  for (const Seen& seen : again) CHECK(seen.attempt == 2);
+}
+
+TEST_CASE("a paused group goes on where it stood") {
+  World world;
+  auto first = world.member("g", {"#"}, group());
+  auto second = world.member("g", {"#"}, group());
+  publish(world, 30);
+  world.x->pause(*world.x->find_queue("g"));
+  CHECK(take_all(first).empty());
+  CHECK(take_all(second).empty());
+  world.x->detach_member(lane_of(world, second));
+  world.tick();
+  CHECK(row_of(world.stat(), "g")["queued"] == 30);
+  world.x->resume(*world.x->find_queue("g"));
+  std::vector<Seen> got;
+  for (int i = 0; i < 60; ++i) {
+    world.tick();
+    for (const Seen& seen : take_all(first)) {
+      got.push_back(seen);
+      first.verdict(seen.entry, ring::Verdict::ack);
+    }
+  }
+  CHECK(deliveries(got) == range(1, 30));
+  CHECK(row_of(world.stat(), "g")["acked"] == 30);
+}
+
+TEST_CASE("purge empties ring, backlog and retries; what is in flight is settled by its member") {
+  for (const bool grouped : {false, true}) {
+    CAPTURE(grouped);
+    World world;
+    SubscriptionOptions options = exact();
+    options.group = grouped;
+    options.ring_bytes = 4096;
+    options.max_in_flight = 16;
+    auto member = world.member("s", {"#"}, options);
+    publish(world, 100);
+    Seen nacked;
+    Seen held;
+    REQUIRE(member.take(nacked));
+    REQUIRE(member.take(held));
+    member.verdict(nacked.entry, ring::Verdict::nack);
+    world.tick();
+    CHECK(world.x->purge(*world.x->find_queue("s"), world.now_ns) == 99);
+    auto row = row_of(world.stat(), "s");
+    CHECK(row["purged"] == 99);
+    CHECK(row["in_flight"] == 1);
+    CHECK(row["queued"] == 0);
+    CHECK(row["retry_waiting"] == 0);
+    world.restart();
+    CHECK(row_of(world.stat(), "s")["purged"] == 99);
+    CHECK(take_all(member).empty());
+    member.verdict(held.entry, ring::Verdict::ack);
+    world.tick();
+    publish(world, 3);
+    CHECK(deliveries(take_all(member)) == range(101, 103));
+    world.tick();
+    row = row_of(world.stat(), "s");
+    CHECK(row["acked"] == 1);
+    CHECK(row["in_flight"] == 3);
+    CHECK(world.x->purge(*world.x->find_queue("s"), world.now_ns) == 0);
+  }
+}
+
+TEST_CASE("a subscription that ends goes when nothing is left in it, not before") {
+  World world;
+  auto member = world.member("s", {"#"}, exact());
+  publish(world, 2);
+  world.x->detach_member(world.x->find_queue("s")->lane);
+  CHECK(exchange::Exchange::pending(*world.x->find_queue("s")) == 2);
+  world.x->end_subscription(*world.x->find_queue("s"));
+  publish(world, 5);
+  world.restart();
+  world.tick();
+  CHECK(row_of(world.stat(), "s")["matched"] == 2);
+  auto next = world.member("s", {});
+  for (const Seen& seen : take_all(next)) next.verdict(seen.entry, ring::Verdict::ack);
+  world.tick();
+  REQUIRE(world.x->find_queue("s") != nullptr);
+  world.x->detach_member(world.x->find_queue("s")->lane);
+  world.tick();
+  CHECK(world.x->find_queue("s") == nullptr);
+}
