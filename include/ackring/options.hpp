@@ -33,7 +33,7 @@ enum class Overflow {
 enum class Pending {
   refuse,       ///< it is not removed while it holds any (not_empty)
   keep,         ///< it matches nothing any more, and goes when they are gone
-  dead_letter,  ///< they become dead letters, reason `removed`; it goes when those are purged
+  dead_letter,  ///< not carried out yet: refused with invalid_argument
   drop,         ///< they go with it
 };
 
