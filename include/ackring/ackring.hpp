@@ -5,6 +5,7 @@
 #include "ackring/dead_letter.hpp"
 #include "ackring/delivery.hpp"
 #include "ackring/error.hpp"
+#include "ackring/inspect.hpp"
 #include "ackring/limits.hpp"
 #include "ackring/options.hpp"
 #include "ackring/outcome.hpp"

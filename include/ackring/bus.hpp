@@ -1,12 +1,14 @@
 // A bus: publishers, subscriptions and the exchange between them.
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <string_view>
 
 #include "ackring/dead_letter.hpp"
 #include "ackring/error.hpp"
+#include "ackring/inspect.hpp"
 #include "ackring/options.hpp"
 #include "ackring/publisher.hpp"
 #include "ackring/subscriber.hpp"
@@ -65,6 +67,28 @@ class Bus {
   /// (1 to 4,096) and about 4 MiB, perhaps none; the last ones when !cursor.more. Throws Error: not_found, …
   [[nodiscard]] std::string dead_letters_ndjson(std::string_view name, DeadLetterCursor& cursor,
                                                 std::uint64_t at_most = 4'096);
+
+  /// The next `n` events that will be handed out, as far as their order is known: what is in the rings of members and not
+  /// taken (of several members in turns), what waits for a ring, the backlog from its head on, what is delayed. Not what
+  /// waits for a retry. A line of JSON each, like those of `shmtool sub`. Nothing is taken, and nobody waits for it: the
+  /// exchange is asked for about 4 MiB at a time, and what moves between two such looks may be missed or come twice.
+  /// Throws Error: not_found, no_space (the exchange has no room for the answer), …
+  [[nodiscard]] std::string peek_ndjson(std::string_view name, std::uint64_t n = 10);
+  /// Where an event of a subscription is, and why: one JSON object. Always there are `subscription`, `state` and `reason`;
+  /// the others where they apply. All times are Unix times in nanoseconds.
+  ///
+  /// `state`: `queued` (`where` is `ring` or `backlog`, `position` the events there that go before it), `in_flight` (at
+  /// `member`, since `since_ns`, at most a tick too late; its ack time-out ends at `until_ns`), `retry_waiting` (until
+  /// `due_ns`), `parked` (out of its turn, for `reason`), `delayed` (until `due_ns`), `dead` (since `since_ns`), `settled`,
+  /// `gone` (dropped, purged or perhaps acked), `not_routed` (still in the ring of its publisher), `unknown` (it may never
+  /// have matched). `attempt` is the one that it is at or waits for, `attempts` how those before it ended; `member` is an
+  /// object of `client`, `name`, `pid` and, in a group, `number`; `event` one of `topic`, `key`, `headers`, `publisher`,
+  /// `sequence` and `published_ns`.
+  ///
+  /// The exchange looks at 65,536 records at a time; an event that moves meanwhile is looked for again. Throws Error:
+  /// not_found (no such subscription or publisher, or the number was never given), invalid_argument (neither a delivery
+  /// nor an event), …
+  [[nodiscard]] std::string explain_json(std::string_view name, const EventSelection& which);
 
   /// The document of `shmtool stat --json`: one consistent snapshot. Throws Error.
   [[nodiscard]] std::string stat_json();

@@ -109,9 +109,12 @@ struct DeliveryView {
   [[nodiscard]] Bytes payload() const noexcept {
     const auto flags = detail::record_field<std::uint16_t>(record, detail::record_flags);
     const std::byte* begin = record + detail::record_header_bytes;
-    if ((flags & detail::record_flag_attempt) != 0) {
-      const auto past = detail::record_field<std::uint16_t>(begin, detail::record_history);
-      begin += detail::record_attempt_bytes + past * detail::record_past_bytes;
+    if (flags != 0) [[unlikely]] {
+      if ((flags & detail::record_flag_timing) != 0) begin += detail::record_timing_bytes;
+      if ((flags & detail::record_flag_attempt) != 0) {
+        const auto past = detail::record_field<std::uint16_t>(begin, detail::record_history);
+        begin += detail::record_attempt_bytes + past * detail::record_past_bytes;
+      }
     }
     return {begin, detail::record_field<std::uint32_t>(record, detail::record_payload_bytes)};
   }

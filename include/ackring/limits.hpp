@@ -16,6 +16,9 @@ inline constexpr std::size_t default_ring_bytes = 4u << 20;
 inline constexpr std::uint32_t max_in_flight = 1'048'576;
 inline constexpr std::uint32_t default_max_in_flight = 65'536;
 inline constexpr std::uint32_t max_deliveries = 1'000;
+inline constexpr std::size_t retry_delays = 64;  ///< of one subscription
+inline constexpr std::uint64_t longest_delay_s =
+    31'536'000;                              ///< back-off, retry delays and TTL of a subscription: 365 days
 inline constexpr std::size_t patterns = 64;  ///< of one subscription
 inline constexpr std::size_t publishers = 1'024;
 inline constexpr std::size_t subscriptions = 16'384;

@@ -27,13 +27,14 @@ enum class Overflow {
   block,        ///< its publisher waits: publish answers back_pressured once its ring is full
   drop_newest,  ///< the event is not queued, and counted
   drop_oldest,  ///< the oldest event of the backlog makes room, and is counted
+  dead_letter,  ///< the event goes to the dead-letter log; where that is full, its publisher waits
 };
 
 /// What becomes of events that a subscription holds when it is removed.
 enum class Pending {
   refuse,       ///< it is not removed while it holds any (not_empty)
   keep,         ///< it matches nothing any more, and goes when they are gone
-  dead_letter,  ///< not carried out yet: refused with invalid_argument
+  dead_letter,  ///< they become dead letters, and it matches nothing any more and goes when those are gone
   drop,         ///< they go with it
 };
 
@@ -85,6 +86,14 @@ struct SubscriptionOptions {
   Nanoseconds backoff_max = std::chrono::seconds(30);
   double backoff_multiplier = 2;
   double jitter = 0.1;
+  /// Delays before the second, the third, … attempt, the last one also before all later ones; instead of the back-off,
+  /// and without jitter. At most 64, each 0 to 365 days. Empty: the back-off counts.
+  std::vector<Nanoseconds> retry_delays = {};
+  /// An event that has entered no member's ring this long after it was published, or after its delay was over, expires;
+  /// 0: none does. The event's own `ttl` holds too, whichever ends first.
+  Nanoseconds ttl{0};
+  /// Expired events become dead letters; otherwise they are counted and gone.
+  bool dead_letter_expired = false;
   /// A consumer group: any number of members; each event goes to one of them, the one with the most credit left.
   bool group = false;
   /// One delivery at a time: the next event waits until the one before is settled or dead-lettered, retries included.
@@ -102,6 +111,10 @@ struct SubscriptionOptions {
   Overflow overflow = Overflow::automatic;
   /// Bytes that the dead-letter log may hold. When it is full, deliveries stay where they are until there is room.
   std::uint64_t max_dead_bytes = 1u << 30;
+  /// Each event that becomes a dead letter is published to this topic, too, as an event of publisher `@dead-letters` with
+  /// the same payload and key, and headers `dead-letter-…` besides its own that say whose dead letter it is, and why.
+  /// Empty: to none. A topic by which dead letters could come back to their subscription is refused.
+  std::string dead_letter_topic = {};
   Wait wait = Wait::adaptive;
 };
 

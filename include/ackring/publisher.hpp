@@ -14,10 +14,20 @@ namespace client {
 class PublisherEndpoint;
 }
 
-/// Key and headers of an event; views, read during the call only.
+/// What an event has besides topic and payload; views, read during the call only.
 struct EventAttributes {
   std::string_view key = {};
   const Headers* headers = nullptr;
+  /// It expires this long after it was published, unless it has entered a member's ring by then; 0: never. A negative
+  /// one has expired already.
+  Nanoseconds ttl{0};
+  /// It is delivered no sooner than this long after it was published; <= 0: at once. Until then it overtakes nothing and
+  /// is overtaken.
+  Nanoseconds delay{0};
+  /// The application's own number of the event; 0: the number after the publisher's last one. A named publisher may
+  /// publish again after a crash what it is not sure to have published before: numbers up to the highest one that the
+  /// exchange has seen of this publisher are ignored there, and counted as duplicates. Gaps are allowed.
+  std::uint64_t sequence = 0;
 };
 
 /// Space for one event in the publisher's ring, to be written in place. Nothing is visible before commit();
@@ -82,7 +92,7 @@ class Publisher {
   /// The exchange has consumed everything up to here: events published and not yet consumed.
   [[nodiscard]] std::uint64_t in_ring() const noexcept;
   [[nodiscard]] const std::string& name() const noexcept;
-  /// Sequence of the last event published.
+  /// Highest sequence of an event published.
   [[nodiscard]] std::uint64_t sequence() const noexcept;
 
  private:

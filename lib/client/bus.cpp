@@ -1,17 +1,13 @@
 #include "ackring/bus.hpp"
 
-#include <sys/stat.h>
-#include <unistd.h>
-
-#include <cerrno>
 #include <utility>
 
+#include "lib/client/answer.hpp"
 #include "lib/client/connection.hpp"
 #include "lib/client/dead_letter_text.hpp"
 #include "lib/client/member.hpp"
 #include "lib/client/publisher_endpoint.hpp"
 #include "lib/control/subscription_codec.hpp"
-#include "lib/shm/system_error.hpp"
 
 namespace ackring {
 namespace {
@@ -26,22 +22,6 @@ Json definition(const char* op, const SubscriptionOptions& options) {
           {"patterns", options.patterns},
           {"options", control::options_to_json(options)},
           {"given", control::given_options(options)}};
-}
-
-std::string read_all(int fd) {  // an answer of the exchange
-  struct stat status {};
-  if (::fstat(fd, &status) != 0) throw shm::system_error("answer of the exchange", "can't read its size", errno);
-  std::string content(static_cast<std::size_t>(status.st_size), '\0');
-  std::size_t done = 0;
-  while (done < content.size()) {
-    const ssize_t got = ::pread(fd, content.data() + done, content.size() - done, static_cast<off_t>(done));
-    if (got < 0 && errno == EINTR) continue;
-    if (got < 0) throw shm::system_error("answer of the exchange", "can't read it", errno);
-    if (got == 0) break;
-    done += static_cast<std::size_t>(got);
-  }
-  content.resize(done);
-  return content;
 }
 
 Json dead_letter_request(const char* op, std::string_view name, const DeadLetterSelection& which,
@@ -162,29 +142,19 @@ std::uint64_t Bus::purge_dead_letters(std::string_view name, const DeadLetterSel
 
 std::string Bus::dead_letters_ndjson(std::string_view name, DeadLetterCursor& cursor, std::uint64_t at_most) {
   client::Reply reply = connection_->request(dead_letter_request("dead_letters", name, {}, cursor, at_most));
-  const shm::UniqueFd document = reply.take(0);
-  reply.no_fork.unlock();
-  const std::string records = read_all(document.get());
+  const std::string records = client::read_answer(reply);
   const std::shared_ptr<const client::BusView> view = connection_->view();
   std::string lines;
-  for (std::size_t at = 0; at < records.size();) {
-    const auto* record = reinterpret_cast<const std::byte*>(records.data()) + at;
-    const std::size_t left = records.size() - at;
-    if (left < sizeof(shm::RecordHeader) || reinterpret_cast<const shm::RecordHeader*>(record)->bytes > left) {
-      throw Error(ErrorCode::protocol, "answer of the exchange", "a dead letter is cut off", "try again");
-    }
-    lines += client::dead_letter_line(ring::parts(record), view->topics, view->segment());
-    at += reinterpret_cast<const shm::RecordHeader*>(record)->bytes;
-  }
+  client::each_record(records, [&](const ring::EventParts& event) {
+    lines += client::dead_letter_line(event, view->topics, view->segment());
+  });
   static_cast<void>(advance(cursor, reply.body));
   return lines;
 }
 
 std::string Bus::stat_json() {
   client::Reply reply = connection_->request({{"op", "stat"}});
-  const shm::UniqueFd document = reply.take(0);
-  reply.no_fork.unlock();
-  return read_all(document.get());
+  return client::read_answer(reply);
 }
 
 const std::string& Bus::name() const noexcept { return connection_->name(); }

@@ -19,7 +19,8 @@ static_assert(detail::record_flags == offsetof(shm::RecordHeader, flags) &&
               detail::record_attempt_bytes == sizeof(shm::AttemptInfo) &&
               detail::record_history == offsetof(shm::AttemptInfo, history) &&
               detail::record_past_bytes == sizeof(shm::PastAttempt) &&
-              detail::record_flag_attempt == shm::flag_attempt);
+              detail::record_flag_attempt == shm::flag_attempt && detail::record_flag_timing == shm::flag_timing &&
+              detail::record_timing_bytes == sizeof(shm::TimingInfo));
 
 namespace {
 
@@ -44,10 +45,11 @@ std::uint32_t attempt_of(const std::byte* record) noexcept {
   return attempt != nullptr ? attempt->attempt : 1;
 }
 
-// A first delivery has no AttemptInfo: it is being delivered for the first time right now.
+// A first delivery has no AttemptInfo, or one that does not know: it is being delivered for the first time right now.
 std::uint64_t first_delivered_of(const std::byte* record) noexcept {
   const shm::AttemptInfo* attempt = ring::parts(record).attempt;
-  return attempt != nullptr ? attempt->first_delivered_ns : shm::Environment::now_ns();
+  return attempt != nullptr && attempt->first_delivered_ns != 0 ? attempt->first_delivered_ns
+                                                                : shm::Environment::now_ns();
 }
 
 // Behind the record in a copy: topic and publisher, which are not in the record itself.

@@ -23,17 +23,14 @@ std::uint64_t encoded_bytes(const Headers& headers) noexcept {
 
 void encode_headers(const Headers& headers, std::byte* to) {
   for (const auto& [name, value] : headers) {
-    const auto name_bytes = static_cast<std::uint16_t>(name.size());
-    const auto value_bytes = static_cast<std::uint32_t>(value.size());
     std::array<std::byte, header_prefix_bytes> prefix;
-    std::memcpy(prefix.data(), &name_bytes, sizeof name_bytes);
-    std::memcpy(prefix.data() + sizeof name_bytes, &value_bytes, sizeof value_bytes);
+    ring::write_header_prefix(prefix.data(), name, value);
     shm::shared_copy(to, prefix.data(), prefix.size());
     to += prefix.size();
-    if (name_bytes != 0) shm::shared_copy(to, name.data(), name_bytes);
-    to += name_bytes;
-    if (value_bytes != 0) shm::shared_copy(to, value.data(), value_bytes);
-    to += value_bytes;
+    if (!name.empty()) shm::shared_copy(to, name.data(), name.size());
+    to += name.size();
+    if (!value.empty()) shm::shared_copy(to, value.data(), value.size());
+    to += value.size();
   }
 }
 

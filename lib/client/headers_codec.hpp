@@ -1,5 +1,4 @@
-// Headers of an event as they lie in a record: for each u16 bytes of the name, u32 bytes of the value, name, value;
-// little-endian, not aligned.
+// Headers of an event as they lie in a record: one behind the other (lib/ring/header_field.hpp).
 //
 // Thread rules: plain functions.
 #pragma once
@@ -11,10 +10,11 @@
 #include <string>
 
 #include "ackring/delivery.hpp"
+#include "lib/ring/header_field.hpp"
 
 namespace ackring::client {
 
-inline constexpr std::size_t header_prefix_bytes = sizeof(std::uint16_t) + sizeof(std::uint32_t);
+using ring::header_prefix_bytes;
 inline constexpr std::uint64_t headers_too_large = std::numeric_limits<std::uint64_t>::max();
 
 /// Bytes of the encoded headers; headers_too_large if a name or a value does not fit its length field.

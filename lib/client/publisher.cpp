@@ -1,6 +1,7 @@
 // The hot path of Publisher and Loan.
 #include "ackring/publisher.hpp"
 
+#include <algorithm>
 #include <cstddef>
 #include <cstring>
 #include <utility>
@@ -53,7 +54,9 @@ inline bool PublisherEndpoint::same_as_last_topic(std::string_view topic) const 
     const Outcome outcome = look_up_topic(topic);
     if (outcome != Outcome::ok) return {nullptr, outcome};
   }
-  const std::uint64_t bytes = ring::record_bytes(payload_bytes, key_bytes, headers_bytes);
+  const bool timed = (attributes.ttl.count() | attributes.delay.count()) != 0;
+  const std::size_t timing_bytes = timed ? sizeof(shm::TimingInfo) : 0;
+  const std::uint64_t bytes = ring::record_bytes(payload_bytes + timing_bytes, key_bytes, headers_bytes);
   std::byte* record = writer_.claim(bytes);
   if (record == nullptr) [[unlikely]] {
     record = claim_slowly(bytes);
@@ -61,7 +64,7 @@ inline bool PublisherEndpoint::same_as_last_topic(std::string_view topic) const 
   }
   header.bytes = static_cast<std::uint32_t>(bytes);
   header.kind = static_cast<std::uint16_t>(shm::RecordKind::event);
-  header.flags = 0;
+  header.flags = timed ? shm::flag_timing : std::uint16_t{0};
   header.topic = last_topic_;
   header.payload_bytes = static_cast<std::uint32_t>(payload_bytes);
   header.headers_bytes = static_cast<std::uint32_t>(headers_bytes);
@@ -80,10 +83,12 @@ Outcome PublisherEndpoint::add(std::string_view topic, Bytes payload, const Even
   if (room.record == nullptr) [[unlikely]]
     return room.outcome;
   if (batch_ns_ == 0) batch_ns_ = shm::Environment::now_ns();
-  header.sequence = ++sequence_;
+  header.sequence = attributes.sequence == 0 ? ++sequence_ : use_sequence(attributes.sequence);
   header.published_ns = batch_ns_;
   ring::write_header(room.record, header, 0);
   std::byte* at = room.record + sizeof header;
+  if (header.flags != 0) [[unlikely]]
+    at = write_timing(at, {attributes.ttl, attributes.delay});
   if (!payload.empty()) shm::shared_copy(at, payload.data(), payload.size());
   at += payload.size();
   if (header.key_bytes != 0) [[unlikely]]
@@ -94,12 +99,30 @@ Outcome PublisherEndpoint::add(std::string_view topic, Bytes payload, const Even
   return Outcome::ok;
 }
 
+// The application counts by itself from here on; events are counted apart from their numbers.
+std::uint64_t PublisherEndpoint::use_sequence(std::uint64_t sequence) noexcept {
+  const std::uint64_t events = sequence_ + unnumbered_ + 1;
+  sequence_ = std::max(sequence_, sequence);
+  unnumbered_ = events - sequence_;
+  return sequence;
+}
+
+std::byte* PublisherEndpoint::write_timing(std::byte* to, const Times& times) const {
+  const auto after = [this](Nanoseconds duration) { return batch_ns_ + static_cast<std::uint64_t>(duration.count()); };
+  shm::TimingInfo timing{};
+  if (times.delay.count() > 0) timing.not_before_ns = after(times.delay);
+  if (times.ttl.count() != 0) timing.expires_ns = times.ttl.count() > 0 ? after(times.ttl) : batch_ns_;
+  shm::shared_copy(to, &timing, sizeof timing);
+  return to + sizeof timing;
+}
+
 inline void PublisherEndpoint::publish_tail() {
   if (topics_.size() != committed_topics_) [[unlikely]] {
     committed_topics_ = topics_.size();
     ring_->topics.store(committed_topics_, std::memory_order_relaxed);  // relaxed: published by the tail
   }
-  ring_->sequence.store(sequence_, std::memory_order_relaxed);  // relaxed: published by the tail
+  committed_events_ = sequence_ + unnumbered_;
+  ring_->events.store(committed_events_, std::memory_order_relaxed);  // relaxed: published by the tail
   writer_.commit();
   committed_ = writer_.position();
   committed_sequence_ = sequence_;
@@ -133,8 +156,11 @@ void PublisherEndpoint::lend(Loan& loan, std::string_view topic, std::size_t pay
   loan.outcome_ = room.outcome;
   if (room.record == nullptr) [[unlikely]]
     return;
+  loan_record_ = room.record;
+  loan_times_ = {attributes.ttl, attributes.delay};
+  loan_sequence_ = attributes.sequence;
   loan.endpoint_ = this;
-  loan.data_ = room.record + sizeof(shm::RecordHeader);
+  loan.data_ = room.record + sizeof(shm::RecordHeader) + (loan_header_.flags != 0 ? sizeof(shm::TimingInfo) : 0);
   loan.bytes_ = payload_bytes;
   loan_ = loan.data_;
   std::byte* at = loan.data_ + payload_bytes;
@@ -149,9 +175,10 @@ Outcome PublisherEndpoint::commit_loan(const Loan& loan) {
   // The publisher was used in between: the space is another event's now.
   if (loan.data_ != loan_ || loan_ == nullptr) return Outcome::closed;
   if (batch_ns_ == 0) batch_ns_ = shm::Environment::now_ns();
-  loan_header_.sequence = ++sequence_;
+  loan_header_.sequence = loan_sequence_ == 0 ? ++sequence_ : use_sequence(loan_sequence_);
   loan_header_.published_ns = batch_ns_;
-  shm::shared_copy(loan.data_ - sizeof(shm::RecordHeader), &loan_header_, sizeof loan_header_);
+  shm::shared_copy(loan_record_, &loan_header_, sizeof loan_header_);
+  if (loan_header_.flags != 0) write_timing(loan_record_ + sizeof loan_header_, loan_times_);
   writer_.advance(loan_header_.bytes);
   loan_ = nullptr;
   publish_tail();

@@ -73,6 +73,9 @@ void PublisherEndpoint::adopt(shm::Segment ring, shm::Segment cursor, shm::Bell 
   max_event_bytes_ =
       std::min<std::size_t>(ring::max_event_bytes(ring_->ring_bytes), static_cast<std::size_t>(limits::event_bytes));
   sequence_ = committed_sequence_ = next_sequence - 1;
+  committed_events_ =
+      ring_->events.load(std::memory_order_relaxed);  // relaxed: written before this process knew the file
+  unnumbered_ = committed_events_ - sequence_;
   committed_ = ring_->start_position;
   writer_ =
       ring::RingWriter(ring_segment_.data() + shm::page_bytes, ring_->ring_bytes, &ring_->tail, committed_, committed_);
@@ -147,7 +150,7 @@ Outcome PublisherEndpoint::define_topic(std::string_view topic) {
     asked_ = entry;
     writer_.set_head(consumed());  // who waits for room waits for X to move on from here
     // With events before it that are not committed it goes out with them.
-    if (sequence_ == committed_sequence_) commit_topic();
+    if (sequence_ + unnumbered_ == committed_events_) commit_topic();
     return no_room();
   }
   last_topic_ = number;
@@ -242,9 +245,8 @@ Outcome PublisherEndpoint::flush(Nanoseconds timeout) {
 
 std::uint64_t PublisherEndpoint::in_ring() const noexcept {
   if (!guard_.open() || cursor_ == nullptr) return 0;
-  const std::uint64_t first = cursor_->first_sequence.load(std::memory_order_relaxed);  // relaxed: written once
-  const std::uint64_t done = std::max(shm::read_block(cursor_->version, cursor_->blocks).sequence + 1, first);
-  return committed_sequence_ + 1 > done ? committed_sequence_ + 1 - done : 0;
+  const std::uint64_t done = shm::events_of(shm::read_block(cursor_->version, cursor_->blocks));
+  return committed_events_ > done ? committed_events_ - done : 0;
 }
 
 Json PublisherEndpoint::resume_request() const {

@@ -77,6 +77,12 @@ class PublisherEndpoint final : public Endpoint {
   // The common part of add() and lend(): checks, topic number, space. `header` lacks sequence and time.
   [[nodiscard]] Room make_room(std::string_view topic, std::size_t payload_bytes, const EventAttributes& attributes,
                                shm::RecordHeader& header);
+  struct Times {
+    Nanoseconds ttl{0};
+    Nanoseconds delay{0};
+  };
+  [[nodiscard]] std::uint64_t use_sequence(std::uint64_t sequence) noexcept;
+  std::byte* write_timing(std::byte* to, const Times& times) const;
   [[nodiscard]] bool same_as_last_topic(std::string_view topic) const noexcept;
   [[nodiscard]] Outcome look_up_topic(std::string_view topic);
   [[nodiscard]] Outcome define_topic(std::string_view topic);
@@ -97,9 +103,10 @@ class PublisherEndpoint final : public Endpoint {
   shm::IngressRing* ring_ = nullptr;
   const shm::IngressCursor* cursor_ = nullptr;
   const shm::Word32* fence_required_ = nullptr;
-  std::uint64_t sequence_ = 0;   // of the last event added
-  std::uint64_t batch_ns_ = 0;   // time of the first event since the last commit; 0: there is none
-  std::uint64_t committed_ = 0;  // position
+  std::uint64_t sequence_ = 0;    // highest one of the events added
+  std::uint64_t unnumbered_ = 0;  // events added so far, less sequence_: not 0 if the application has its own numbers
+  std::uint64_t batch_ns_ = 0;    // time of the first event since the last commit; 0: there is none
+  std::uint64_t committed_ = 0;   // position
   std::size_t max_event_bytes_ = 0;
   const std::byte* loan_ = nullptr;  // payload of the loan that may be committed
   std::uint32_t last_topic_ = 0;
@@ -108,10 +115,14 @@ class PublisherEndpoint final : public Endpoint {
   [[no_unique_address]] UseFlag use_;
 
   std::uint64_t committed_sequence_ = 0;
+  std::uint64_t committed_events_ = 0;
   std::uint64_t committed_topics_ = 0;
   std::uint64_t back_pressured_ = 0;
   bool waiting_ = false;  // publish_wait() tries again
   shm::RecordHeader loan_header_{};
+  std::byte* loan_record_ = nullptr;
+  Times loan_times_;
+  std::uint64_t loan_sequence_ = 0;
   std::unordered_map<std::string, std::uint32_t, TextHash, std::equal_to<>> topics_;  // 0: the bus has no room for it
   std::pair<const std::string, std::uint32_t>* asked_ =
       nullptr;                              // of topics_: X has not said yet whether there is room

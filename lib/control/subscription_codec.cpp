@@ -15,6 +15,9 @@ namespace ackring::control {
 namespace {
 
 constexpr std::uint64_t min_ack_timeout_ns = 1'000'000;
+// Delays end on a clock that counts nanoseconds in 64 bits.
+constexpr auto longest_delay_ns = static_cast<std::int64_t>(limits::longest_delay_s * 1'000'000'000);
+constexpr auto longest_ns = static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max());
 
 [[noreturn]] void refuse(std::string_view option, std::string why, std::string advice) {
   throw Error(ErrorCode::invalid_argument, "subscription option " + std::string(option), std::move(why),
@@ -54,6 +57,17 @@ void check_between(std::string_view option, std::uint64_t value, std::uint64_t l
          "give " + std::to_string(least) + " to " + std::to_string(largest));
 }
 
+Nanoseconds duration(const Json& value, std::string_view option) {
+  return Nanoseconds(static_cast<std::int64_t>(number(value, option, longest_ns)));
+}
+
+std::vector<Nanoseconds> durations(const Json& value, std::string_view option) {
+  if (!value.is_array()) refuse(option, value.dump() + " is not a list", "give a list of nanoseconds");
+  std::vector<Nanoseconds> result;
+  for (const Json& one : value) result.push_back(duration(one, option));
+  return result;
+}
+
 Guarantee guarantee_of(const std::string& name) {
   for (const Guarantee value : {Guarantee::at_least_once, Guarantee::at_most_once}) {
     if (name == to_string(value)) return value;
@@ -62,10 +76,12 @@ Guarantee guarantee_of(const std::string& name) {
 }
 
 Overflow overflow_of(const std::string& name) {
-  for (const Overflow value : {Overflow::automatic, Overflow::block, Overflow::drop_newest, Overflow::drop_oldest}) {
+  for (const Overflow value :
+       {Overflow::automatic, Overflow::block, Overflow::drop_newest, Overflow::drop_oldest, Overflow::dead_letter}) {
     if (name == to_string(value)) return value;
   }
-  refuse("overflow", "no policy is called '" + name + "'", "give block, drop-newest, drop-oldest or automatic");
+  refuse("overflow", "no policy is called '" + name + "'",
+         "give block, drop-newest, drop-oldest, dead-letter or automatic");
 }
 
 }  // namespace
@@ -98,11 +114,15 @@ const char* to_string(Overflow overflow) noexcept {
       return "drop-newest";
     case Overflow::drop_oldest:
       return "drop-oldest";
+    case Overflow::dead_letter:
+      return "dead-letter";
   }
   return "unknown";
 }
 
 Json options_to_json(const SubscriptionOptions& options) {
+  Json delays = Json::array();
+  for (const Nanoseconds delay : options.retry_delays) delays.push_back(delay.count());
   return Json{{"guarantee", to_string(options.guarantee)},
               {"ack_timeout_ns", options.ack_timeout.count()},
               {"max_deliveries", options.max_deliveries},
@@ -110,6 +130,10 @@ Json options_to_json(const SubscriptionOptions& options) {
               {"backoff_max_ns", options.backoff_max.count()},
               {"backoff_multiplier", options.backoff_multiplier},
               {"jitter", options.jitter},
+              {"retry_delays_ns", delays},
+              {"ttl_ns", options.ttl.count()},
+              {"dead_letter_expired", options.dead_letter_expired},
+              {"dead_letter_topic", options.dead_letter_topic},
               {"max_dead_bytes", options.max_dead_bytes},
               {"group", options.group},
               {"ordered", options.ordered},
@@ -124,7 +148,6 @@ Json options_to_json(const SubscriptionOptions& options) {
 SubscriptionOptions options_from_json(std::string name, std::vector<std::string> patterns, const Json& options) {
   constexpr std::uint64_t any32 = std::numeric_limits<std::uint32_t>::max();
   constexpr std::uint64_t any64 = std::numeric_limits<std::uint64_t>::max();
-  constexpr auto longest_ns = static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max());
   SubscriptionOptions result;
   result.name = std::move(name);
   result.patterns = std::move(patterns);
@@ -133,17 +156,25 @@ SubscriptionOptions options_from_json(std::string name, std::vector<std::string>
     if (option == "guarantee") {
       result.guarantee = guarantee_of(text(value, option));
     } else if (option == "ack_timeout_ns") {
-      result.ack_timeout = Nanoseconds(static_cast<std::int64_t>(number(value, option, longest_ns)));
+      result.ack_timeout = duration(value, option);
     } else if (option == "max_deliveries") {
       result.max_deliveries = static_cast<std::uint32_t>(number(value, option, any32));
     } else if (option == "backoff_initial_ns") {
-      result.backoff_initial = Nanoseconds(static_cast<std::int64_t>(number(value, option, longest_ns)));
+      result.backoff_initial = duration(value, option);
     } else if (option == "backoff_max_ns") {
-      result.backoff_max = Nanoseconds(static_cast<std::int64_t>(number(value, option, longest_ns)));
+      result.backoff_max = duration(value, option);
     } else if (option == "backoff_multiplier") {
       result.backoff_multiplier = real(value, option);
     } else if (option == "jitter") {
       result.jitter = real(value, option);
+    } else if (option == "retry_delays_ns") {
+      result.retry_delays = durations(value, option);
+    } else if (option == "ttl_ns") {
+      result.ttl = duration(value, option);
+    } else if (option == "dead_letter_expired") {
+      result.dead_letter_expired = truth(value, option);
+    } else if (option == "dead_letter_topic") {
+      result.dead_letter_topic = text(value, option);
     } else if (option == "max_dead_bytes") {
       result.max_dead_bytes = number(value, option, any64);
     } else if (option == "group") {
@@ -185,6 +216,10 @@ void check_options(const SubscriptionOptions& options) {
                       " bytes");
     }
   }
+  if (!options.dead_letter_topic.empty() && !valid_topic(options.dead_letter_topic)) {
+    refuse("dead_letter_topic", "'" + options.dead_letter_topic + "' is not a topic",
+           "give words of [A-Za-z0-9_-] split by '.', at most " + std::to_string(limits::topic_bytes) + " bytes");
+  }
   if (options.group && options.name.empty()) {
     refuse("group", "a group whose subscription has no name can't be joined", "give it a name");
   }
@@ -197,6 +232,20 @@ void check_options(const SubscriptionOptions& options) {
   }
   if (options.backoff_initial.count() < 0 || options.backoff_max < options.backoff_initial) {
     refuse("backoff", "its delays are negative, or its longest is below its first", "give 0 <= initial <= maximum");
+  }
+  const auto too_long = [](Nanoseconds delay) { return delay.count() < 0 || delay.count() > longest_delay_ns; };
+  if (too_long(options.backoff_max)) refuse("backoff", "its longest delay is over 365 days", "give less");
+  if (options.retry_delays.size() > limits::retry_delays) {
+    refuse("retry_delays", std::to_string(options.retry_delays.size()) + " delays",
+           "give at most " + std::to_string(limits::retry_delays) + "; the last one counts for all later attempts");
+  }
+  for (const Nanoseconds delay : options.retry_delays) {
+    if (too_long(delay)) {
+      refuse("retry_delays", std::to_string(delay.count()) + " ns is out of limits", "give 0 to 365 days");
+    }
+  }
+  if (too_long(options.ttl)) {
+    refuse("ttl", std::to_string(options.ttl.count()) + " ns is out of limits", "give 0 (none) to 365 days");
   }
   if (!(options.backoff_multiplier >= 1 && options.backoff_multiplier <= 1000)) {
     refuse("backoff_multiplier", std::to_string(options.backoff_multiplier) + " is out of limits", "give 1 to 1000");

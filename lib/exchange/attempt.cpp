@@ -12,6 +12,11 @@ std::uint64_t body_bytes(const shm::RecordHeader& header) noexcept {
   return std::uint64_t{header.payload_bytes} + header.key_bytes + header.headers_bytes;
 }
 
+// What has been delivered once, or was dead, is not too late any more.
+bool keeps_timing(const ring::EventParts& event, const Attempt& attempt) noexcept {
+  return event.timing != nullptr && !attempt.written();
+}
+
 }  // namespace
 
 Attempt attempt_of(const ring::EventParts& event) noexcept {
@@ -57,14 +62,17 @@ std::string_view reason_of(const ring::EventParts& event) noexcept {
 
 std::uint64_t rewritten_bytes(const ring::EventParts& event, const Attempt& attempt, const Later* later) noexcept {
   const std::uint64_t later_bytes = later != nullptr ? sizeof(shm::LaterInfo) + later->reason.size() : 0;
-  return ring::align_record(sizeof(shm::RecordHeader) + later_bytes + attempt.bytes() + body_bytes(*event.header));
+  const std::uint64_t timing_bytes = keeps_timing(event, attempt) ? sizeof(shm::TimingInfo) : 0;
+  return ring::align_record(sizeof(shm::RecordHeader) + later_bytes + timing_bytes + attempt.bytes() +
+                            body_bytes(*event.header));
 }
 
 void rewrite(std::byte* to, const ring::EventParts& event, const Attempt& attempt, const Later* later) {
   shm::RecordHeader header = *event.header;
   header.bytes = static_cast<std::uint32_t>(rewritten_bytes(event, attempt, later));
+  const bool timed = keeps_timing(event, attempt);
   header.flags = static_cast<std::uint16_t>((attempt.written() ? shm::flag_attempt : 0) |
-                                            (later != nullptr ? shm::flag_later : 0));
+                                            (later != nullptr ? shm::flag_later : 0) | (timed ? shm::flag_timing : 0));
   ring::write_header(to, header, header.delivery);
   to += sizeof header;
   if (later != nullptr) {
@@ -78,6 +86,10 @@ void rewrite(std::byte* to, const ring::EventParts& event, const Attempt& attemp
     info->dead_unix_ns = later->dead_unix_ns;
     info->untaken = later->untaken ? 1 : 0;
     to += sizeof(shm::LaterInfo);
+  }
+  if (timed) {
+    shm::shared_copy(to, event.timing, sizeof(shm::TimingInfo));
+    to += sizeof(shm::TimingInfo);
   }
   if (attempt.written()) {
     shm::shared_copy(to, &attempt.info, sizeof attempt.info);

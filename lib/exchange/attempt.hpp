@@ -22,7 +22,7 @@ struct Attempt {
   [[nodiscard]] std::uint64_t bytes() const noexcept {
     return written() ? sizeof info + info.history * sizeof(shm::PastAttempt) : 0;
   }
-  [[nodiscard]] bool written() const noexcept { return info.attempt != 1 || info.history != 0; }
+  [[nodiscard]] bool written() const noexcept { return info.attempt != 1 || info.history != 0 || info.requeued != 0; }
   /// Attempts that count towards max_deliveries.
   [[nodiscard]] std::uint32_t used() const noexcept { return info.attempt - info.budget_from; }
 };
@@ -48,6 +48,9 @@ struct Failure {
   }
 };
 
+/// At most so much more does the record of a dead letter take than the event's before, for reasons that X gives.
+inline constexpr std::uint64_t dead_extra_bytes = sizeof(shm::LaterInfo) + 32;
+
 /// Forgets the oldest notes until the record of a redelivery takes at most `most` bytes: an event may fill a quarter of
 /// its ring, and is delivered all the same.
 void shorten_history(Attempt& attempt, const ring::EventParts& event, std::uint64_t most) noexcept;
@@ -62,7 +65,7 @@ struct Later {
   std::string_view reason = {};
 };
 
-/// Is what a record of a retry log holds yet to be taken for the attempt that it stands for?
+/// Has the attempt that a record of a retry or dead-letter log stands for not begun?
 [[nodiscard]] bool is_untaken(const ring::EventParts& event) noexcept;
 
 /// Why a record of a dead-letter log is there.

@@ -11,33 +11,116 @@ namespace ackring::exchange {
 using shm::LaterState;
 using shm::TransactionKind;
 
+/// Room for one more dead letter of so many bytes; where there is none, it is counted that something is held.
+bool Exchange::dead_ready(Queue& queue, std::uint64_t bytes) {
+  const bool ready = queue.block.dead_bytes + bytes <= queue.options.max_dead_bytes && queue.dead.reserve(bytes);
+  if (!ready) ++queue.dead_held;
+  return ready;
+}
+
+void Exchange::append_dead(Queue& queue, const ring::EventParts& event, const Attempt& attempt, const Later& later) {
+  touch_log(queue, queue.state->dead, queue.dead, queue.dead_touched);
+  const std::uint64_t bytes = rewritten_bytes(event, attempt, &later);
+  rewrite(queue.dead.append(bytes), event, attempt, &later);
+  ++queue.block.dead_of_n;
+  ++queue.block.dead_events;
+  ++queue.block.dead_lettered;
+  queue.block.dead_bytes += bytes;
+}
+
 bool Exchange::bury(Lane& lane, std::uint64_t entry, const Failure& failure, const ring::EventParts& event,
                     const Attempt& attempt) {
   Queue& queue = *lane.queue;
   std::string reason = "max_deliveries";
   if (failure.cause == shm::DeliveryState::rejected) {
     reason = failure.reason.empty() ? "rejected" : "rejected: " + failure.reason;
+  } else if (!failure.reason.empty()) {
+    reason = failure.reason;
   }
   Later later;
   later.dead_unix_ns = unix_now_ns();
   later.entry = entry;
   later.ring = lane.ring_incarnation;
+  later.untaken = failure.cause == shm::DeliveryState::returned;
   later.reason = reason;
-  const std::uint64_t bytes = rewritten_bytes(event, attempt, &later);
-  if (queue.block.dead_bytes + bytes > queue.options.max_dead_bytes || !queue.dead.reserve(bytes)) {
-    ++queue.dead_held;
-    return false;
-  }
+  if (!dead_ready(queue, rewritten_bytes(event, attempt, &later))) return false;
   begin(TransactionKind::bury, queue.id, entry, moved_to(lane, failure.state_byte()));
-  touch_log(queue, queue.state->dead, queue.dead, queue.dead_touched);
-  rewrite(queue.dead.append(bytes), event, attempt, &later);
-  ++queue.block.dead_of_n;
-  ++queue.block.dead_events;
-  ++queue.block.dead_lettered;
-  queue.block.dead_bytes += bytes;
+  append_dead(queue, event, attempt, later);
   commit_sinks();
   set_state(lane, entry, failure.cause, failure.let_go);
   return true;
+}
+
+// The head of the backlog, which nobody has taken, becomes a dead letter. False: there is no room for it.
+bool Exchange::give_up(Queue& queue, std::string_view reason) {
+  shm::SubscriptionBlock& block = queue.block;
+  std::uint64_t head = block.backlog_head;
+  const shm::RecordHeader* record = queue.backlog.at(head);
+  if (record == nullptr) return false;
+  const ring::EventParts event = ring::parts(reinterpret_cast<const std::byte*>(record));
+  const Attempt attempt = attempt_of(event);
+  Later later;
+  later.dead_unix_ns = unix_now_ns();
+  later.untaken = true;
+  later.reason = reason;
+  if (!dead_ready(queue, rewritten_bytes(event, attempt, &later))) return false;
+  begin(TransactionKind::give_up, queue.id, block.backlog_head, 0);
+  append_dead(queue, event, attempt, later);
+  --block.backlog_events;
+  block.backlog_bytes -= record->bytes;
+  block.backlog_head = log::SegmentLog::next(head, *record);
+  commit_sinks();
+  queue.backlog.release_below(block.backlog_head);
+  return true;
+}
+
+// A record of the retry log does.
+bool Exchange::give_up_later(Queue& queue, std::uint64_t position, const shm::RecordHeader& record,
+                             std::string_view reason) {
+  const ring::EventParts event = ring::parts(reinterpret_cast<const std::byte*>(&record));
+  const Attempt attempt = attempt_of(event);
+  Later later;
+  later.dead_unix_ns = unix_now_ns();
+  later.untaken = is_untaken(event);
+  later.reason = reason;
+  if (!dead_ready(queue, rewritten_bytes(event, attempt, &later))) return false;
+  begin(TransactionKind::give_up_later, queue.id, position, 0);
+  append_dead(queue, event, attempt, later);
+  count_source(queue, TransactionKind::give_up_later, record);
+  commit_sinks();
+  mark(record, LaterState::removed);
+  return true;
+}
+
+// Of a subscription that is going, and has no member: all that it holds becomes dead letters, some of it at a time. Where
+// they have no room it stays, and the next tick tries again.
+void Exchange::bury_pending(Queue& queue) {
+  std::uint64_t left = batch_events;
+  bool room = true;
+  queue.each_lane([&](Lane& lane) {
+    if (lane.has_member() || lane.leaving) return;
+    Failure gone;
+    gone.cause = shm::DeliveryState::returned;
+    gone.reason = "removed";
+    for (std::uint64_t entry = lane.floor_entry; room && left != 0 && entry != lane.entries; ++entry) {
+      if (lane.state_of(entry) != 0) continue;
+      const ring::EventParts event = ring::parts(lane.record_of(entry));
+      room = bury(lane, entry, gone, event, attempt_of(event));
+      --left;
+    }
+    pass_decided(lane, lane.entries);
+  });
+  std::uint64_t position = queue.block.retry_head;
+  for (const shm::RecordHeader* record = queue.retry.at(position); record != nullptr && room && left != 0;
+       record = queue.retry.at(position)) {
+    if (later_state(*record) == LaterState::waiting) {
+      room = give_up_later(queue, position, *record, "removed");
+      --left;
+    }
+    position = log::SegmentLog::next(position, *record);
+  }
+  shorten(queue, queue.retry, queue.block.retry_head);
+  for (; room && left != 0 && queue.block.backlog_events != 0; --left) room = give_up(queue, "removed");
 }
 
 // Records can only be told from payloads from the start of a segment on, and `from` may come from a client: the walk
@@ -80,9 +163,12 @@ DeadLetterResult Exchange::walk_dead(const Queue& queue, const DeadLetterFilter&
 DeadLetterResult Exchange::requeue_dead(Queue& queue, const DeadLetterFilter& filter, std::uint64_t now_ns) {
   const DeadLetterResult result = walk_dead(queue, filter, [&](std::uint64_t position, const ring::EventParts& event) {
     Attempt attempt = attempt_of(event);
-    attempt.info.budget_from = attempt.info.attempt;  // a new budget; the number goes on
     Later later;
     later.due_ns = now_ns;
+    later.untaken = is_untaken(event);
+    // A new budget; the number goes on.
+    attempt.info.budget_from = attempt.info.attempt - (later.untaken ? 1 : 0);
+    ++attempt.info.requeued;
     if (!queue.retry.reserve(rewritten_bytes(event, attempt, &later))) return false;
     begin(TransactionKind::requeue, queue.id, position, 0);
     const std::uint64_t waiting = append_retry(queue, event, attempt, later);
@@ -90,7 +176,7 @@ DeadLetterResult Exchange::requeue_dead(Queue& queue, const DeadLetterFilter& fi
     commit_sinks();
     mark(*event.header, LaterState::requeued);
     queue.due.push({now_ns, waiting});
-    if (queue.keys) count_slot(queue, *event.header, 0, +1);
+    if (queue.keys && !later.untaken) count_slot(queue, *event.header, 0, +1);
     return true;
   });
   shorten(queue, queue.dead, queue.block.dead_head);

@@ -12,9 +12,6 @@
 
 namespace ackring::exchange {
 
-/// A slot that no publisher has.
-inline constexpr std::uint16_t no_publisher = 0xffff;
-
 /// Calls `each` with every dead letter of subscription `name`, oldest first, until it answers false. Throws Error
 /// (not_found: there is no such subscription; damaged).
 void walk_dead_files(const shm::Directory& directory, const std::string& name,

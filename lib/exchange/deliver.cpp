@@ -2,10 +2,29 @@
 // All sinks of an event are made ready before it is copied into any, so that a batch can end before an event.
 #include "lib/exchange/deliver.hpp"
 
+#include <algorithm>
+
 namespace ackring::exchange {
 
+namespace {
+
+// Does the subscription say itself that events may be lost rather than held up? Then nobody waits for its member.
+bool drops_by_choice(const Queue& queue) noexcept {
+  return queue.options.overflow == Overflow::drop_newest || queue.options.overflow == Overflow::drop_oldest;
+}
+
+}  // namespace
+
 bool Exchange::ready_slowly(Queue& queue, std::uint64_t bytes, std::uint64_t now_ns, bool redoing) {
+  queue.fate = Fate::place;
   if (bytes > queue.largest_record) return true;  // put() counts it as dropped
+  if (queue.touched_n == n_ && queue.stage != Stage::placed) {
+    // Behind what was put aside: a batch ends here. A redo can't, as other sinks may hold what comes behind: it makes
+    // count what it has so far.
+    if (!redoing) return false;
+    commit_sinks();
+    for (Queue* touched : touched_) touched->stage = Stage::placed;
+  }
   if (!queue.to_backlog) {
     if (!redoing && open_window(queue, bytes)) return true;
     settle(queue.lane);
@@ -18,7 +37,7 @@ bool Exchange::ready_slowly(Queue& queue, std::uint64_t bytes, std::uint64_t now
       return true;
     }
     // A member that merely waits for its turn on the core gets one before its events take the long way.
-    if (!redoing && queue.lane.has_member()) {
+    if (!redoing && queue.lane.has_member() && !drops_by_choice(queue)) {
       if (queue.lane.full_since_ns == 0) queue.lane.full_since_ns = now_ns | 1;
       if (now_ns - queue.lane.full_since_ns < full_ring_grace_ns) return false;
     }
@@ -56,14 +75,28 @@ bool Exchange::backlog_ready(Queue& queue, std::uint64_t bytes, bool redoing) {
   if (policy == Overflow::automatic) policy = queue.at_most_once() ? Overflow::drop_oldest : Overflow::block;
   touch(queue);
   if (queue.dropping) return true;
-  const bool over = queue.block.backlog_events >= queue.options.max_events ||
-                    queue.block.backlog_bytes + bytes > queue.options.max_bytes;
+  const bool over = over_limits(queue, bytes);
   // A redo never blocks: other sinks hold the event already.
   if (over && policy == Overflow::block && !redoing) return false;
+  if (over && policy == Overflow::dead_letter && !redoing) return overflow_ready(queue, bytes);
   const bool reserved = !(over && policy == Overflow::drop_newest) && queue.backlog.reserve(bytes);
   if (reserved) return true;
-  if (policy == Overflow::block) return false;
+  if (policy == Overflow::block || policy == Overflow::dead_letter) return false;
   queue.dropping = true;
+  return true;
+}
+
+/// Would one more event be too much for what waits outside of rings?
+bool Exchange::over_limits(const Queue& queue, std::uint64_t bytes) {
+  const shm::SubscriptionBlock& block = queue.block;
+  return block.backlog_events + block.delayed_events >= queue.options.max_events ||
+         block.backlog_bytes + block.delayed_bytes + bytes > queue.options.max_bytes;
+}
+
+// The policy is to make dead letters of what is too much. Where they have no room, either, the publisher waits (F35).
+bool Exchange::overflow_ready(Queue& queue, std::uint64_t bytes) {
+  if (queue.stage > Stage::dead || !dead_ready(queue, bytes + dead_extra_bytes)) return false;
+  queue.fate = Fate::overflow;
   return true;
 }
 
@@ -98,7 +131,8 @@ void Exchange::put_slowly(Queue& queue, const shm::RecordHeader& header, const s
   touch(queue);
   close_window(queue);
   const bool skip = header.sequence <= queue.skip_through;
-  queue.block.sequence_of_n = header.sequence;
+  // A redo comes by what is counted already, and may die half-way.
+  queue.block.sequence_of_n = std::max(queue.block.sequence_of_n, header.sequence);
   if (header.bytes > queue.largest_record) {
     if (!skip) ++queue.block.matched;
     if (header.sequence > queue.counted_through) ++queue.block.dropped_too_large;
@@ -110,18 +144,26 @@ void Exchange::put_slowly(Queue& queue, const shm::RecordHeader& header, const s
     ++queue.block.dropped_newest;
     return;
   }
+  if (queue.fate != Fate::place) {
+    put_aside(queue, header, body);
+    return;
+  }
   std::byte* to = place(queue.lane, header.bytes);
+  if (header.flags != 0 && queue.to_backlog) queue.block.backlog_expires = 1;
   ring::write_header(to, header, queue.block.matched);
   copy_body(to + sizeof header, body, header.bytes - sizeof header);
 }
 
-void Exchange::keep_limits(Queue& queue) {
+// True: the head of the backlog has moved, so that segments below it can go once the counters say so.
+bool Exchange::keep_limits(Queue& queue) {
   const bool drop_oldest = queue.options.overflow == Overflow::drop_oldest ||
                            (queue.options.overflow == Overflow::automatic && queue.at_most_once());
-  if (!drop_oldest) return;
+  if (!drop_oldest) return false;
   shm::SubscriptionBlock& block = queue.block;
-  std::uint64_t head = block.backlog_head;
-  while (block.backlog_events > queue.options.max_events || block.backlog_bytes > queue.options.max_bytes) {
+  const std::uint64_t before = block.backlog_head;
+  std::uint64_t head = before;
+  while (block.backlog_events + block.delayed_events > queue.options.max_events ||
+         block.backlog_bytes + block.delayed_bytes > queue.options.max_bytes) {
     const shm::RecordHeader* record = queue.backlog.at(head);
     if (record == nullptr) break;
     head = log::SegmentLog::next(head, *record);
@@ -130,6 +172,7 @@ void Exchange::keep_limits(Queue& queue) {
     ++block.dropped_oldest;
     block.backlog_head = head;
   }
+  return head != before;
 }
 
 }  // namespace ackring::exchange

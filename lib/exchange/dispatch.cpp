@@ -31,6 +31,14 @@ bool Exchange::may_dispatch(const Queue& queue, const shm::RecordHeader* record)
   return open == 0;
 }
 
+/// Does a delivery that failed, and comes back, go before this one, which has not been delivered yet?
+bool Exchange::waits_for_retry(const Queue& queue, const shm::RecordHeader& record) {
+  if (!queue.options.ordered) return false;
+  if (!queue.keys) return queue.block.retry_events != queue.block.delayed_events;
+  const auto slot = KeySlots::of(record);
+  return slot && queue.keys->waiting[*slot] != 0;
+}
+
 /// The member with the most credit, of those with room; those with the same in turn. nullptr: none has room.
 Lane* Exchange::member_with_room(Queue& queue, std::uint64_t bytes) {
   Lane* best = nullptr;
@@ -65,6 +73,7 @@ bool Exchange::dispatch(Queue& queue) {
   if (queue.options.ordered && queue.block.retry_events != queue.block.delayed_events) return moved;
   bool looked = queue.members.size() <= few_members;
   for (std::uint64_t events = 0; events < batch_events && may_dispatch(queue, nullptr);) {
+    if (!head_in_time(queue)) break;
     std::uint64_t head = queue.block.backlog_head;
     const shm::RecordHeader* record = queue.backlog.at(head);
     if (record == nullptr) break;
@@ -91,15 +100,20 @@ bool Exchange::unpark(Queue& queue) {
       std::uint64_t position = positions.begin()->second;
       const shm::RecordHeader* record = position < queue.block.retry_head ? nullptr : queue.retry.at(position);
       if (record != nullptr && later_state(*record) == shm::LaterState::waiting) {
-        const bool busy =
-            queue.keys && queue.options.ordered && at->first < shm::key_slots && queue.keys->waiting[at->first] != 0;
         const ring::EventParts event = ring::parts(reinterpret_cast<const std::byte*>(record));
+        if (expired(queue, event, now_ns_)) {
+          if (!expire_later(queue, position, *record)) break;
+          ++events;
+          positions.erase(positions.begin());
+          --queue.parked_events;
+          continue;
+        }
         const Attempt attempt = attempt_of(event);
         const std::uint64_t bytes = rewritten_bytes(event, attempt, nullptr);
         Lane* into = nullptr;
         if (!queue.dispatched()) {
           if (queue.lane.has_member() && queue.lane.has_credit() && queue.lane.ring.fits(bytes)) into = &queue.lane;
-        } else if (!busy && may_dispatch(queue, record)) {
+        } else if (!waits_for_retry(queue, *record) && may_dispatch(queue, record)) {
           into = member_for(queue, *record, bytes);
         }
         if (into == nullptr) break;
@@ -117,7 +131,8 @@ bool Exchange::unpark(Queue& queue) {
 }
 
 // What was put into the ring of a member that is gone or does not move, and was not taken, goes to the others, before
-// anything else. False: some of it is left, as nobody has room.
+// anything else. Where nobody has room it is set aside: it may be what takes the room, when every ring holds some that
+// was taken back. False: some of it is left, as nobody is there.
 bool Exchange::hand_over(Queue& queue, bool& moved) {
   for (std::size_t i = 0; i < queue.members.size();) {
     Lane& from = *queue.members[i];
@@ -125,9 +140,14 @@ bool Exchange::hand_over(Queue& queue, bool& moved) {
     for (std::uint64_t entry = from.floor_entry; entry != from.entries; ++entry) {
       if (from.state_of(entry) != 0 || !(gone || from.is_returned(entry))) continue;
       const auto* record = reinterpret_cast<const shm::RecordHeader*>(from.record_of(entry));
-      Lane* to = member_for(queue, *record, record->bytes);
-      if (to == nullptr) return false;
-      hand(from, entry, *to);
+      const auto slot = queue.keys ? KeySlots::of(*record) : std::nullopt;
+      const bool behind = queue.parked.contains(slot.value_or(shm::key_slots));
+      Lane* to = behind ? nullptr : member_for(queue, *record, record->bytes);
+      if (to != nullptr) {
+        hand(from, entry, *to);
+      } else if (!queue.has_member() || !set_aside(from, entry)) {
+        return false;
+      }
       moved = true;
     }
     if (!gone) {
@@ -167,7 +187,9 @@ void Exchange::revoke(Lane& lane) {
 
 // A member of a group that has taken nothing for as long as a delivery may take leaves the rest to the others.
 void Exchange::revoke_idle(Queue& queue, std::uint64_t now_ns) {
-  if (queue.members.size() < 2 || queue.keys) return;  // a key stays with its member until that goes
+  const auto there = std::count_if(queue.members.begin(), queue.members.end(),
+                                   [](const std::unique_ptr<Lane>& lane) { return lane->has_member(); });
+  if (there < 2 || queue.keys) return;  // a key stays with its member until that goes
   for (const std::unique_ptr<Lane>& lane : queue.members) {
     if (lane->taken != lane->idle_taken || lane->taken == lane->entries || lane->idle_since_ns == 0) {
       lane->idle_taken = lane->taken;

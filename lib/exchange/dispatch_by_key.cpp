@@ -72,6 +72,7 @@ bool Exchange::dispatch_by_key(Queue& queue) {
   bool moved = false;
   KeySlots& keys = *queue.keys;
   for (std::uint64_t events = 0; events < batch_events; ++events) {
+    if (!head_in_time(queue)) break;
     std::uint64_t head = queue.block.backlog_head;
     const shm::RecordHeader* record = queue.backlog.at(head);
     if (record == nullptr) break;
@@ -93,13 +94,13 @@ bool Exchange::dispatch_by_key(Queue& queue) {
 bool Exchange::park(Queue& queue, const shm::RecordHeader& record, std::uint64_t at) {
   const ring::EventParts event = ring::parts(reinterpret_cast<const std::byte*>(&record));
   const Attempt attempt = attempt_of(event);
-  const Later later;
+  Later later;
+  later.untaken = true;
   shm::SubscriptionBlock& block = queue.block;
   const std::uint64_t bytes = rewritten_bytes(event, attempt, &later);
   if (queue.parked_events >= most_parked || !queue.retry.reserve(bytes)) return false;
   begin(shm::TransactionKind::park, queue.id, block.backlog_head, 0);
   const std::uint64_t position = append_retry(queue, event, attempt, later);
-  ++block.delayed_events;
   --block.backlog_events;
   block.backlog_bytes -= record.bytes;
   block.backlog_head = log::SegmentLog::next(at, record);

@@ -5,20 +5,10 @@
 
 #include "ackring/error.hpp"
 #include "lib/exchange/dead_letter_files.hpp"
+#include "lib/exchange/inspect.hpp"
 #include "lib/exchange/service.hpp"
 
 namespace ackring::exchange {
-
-namespace {
-
-std::uint16_t publisher_slot(const Exchange& exchange, const std::string& name) {
-  for (const auto& ingress : exchange.publishers()) {
-    if (ingress && ingress->name == name) return ingress->slot;
-  }
-  return no_publisher;
-}
-
-}  // namespace
 
 Reply Service::dead_letters(const std::string& op, const Json& request) {
   const std::string name = request.at("name").get<std::string>();

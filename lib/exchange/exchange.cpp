@@ -66,7 +66,7 @@ void Exchange::activate(Queue& queue) {
 }
 
 bool Exchange::step(std::uint64_t now_ns) {
-  bool moved = false;
+  std::size_t drained = 0;
   const std::size_t count = hot_.size();
   for (std::size_t i = 0; i < count && i < hot_.size(); ++i) {
     Ingress& ingress = *hot_[(turn_ + i) % hot_.size()];
@@ -75,13 +75,15 @@ bool Exchange::step(std::uint64_t now_ns) {
       continue;
     }
     if (drain(ingress, now_ns, 0, false)) {
-      moved = true;
+      ++drained;
       ingress.last_moved_ns = now_ns;
     }
   }
+  bool moved = drained != 0;
   if (moved) ++turn_;
   for (std::size_t i = 0; i < active_.size(); ++i) {
-    if (active_[i]->to_backlog) moved = pump(*active_[i]) || moved;
+    // A batch more than may have come in: a backlog gets shorter under load, too.
+    for (std::size_t batch = 0; batch <= drained && active_[i]->to_backlog && pump(*active_[i]); ++batch) moved = true;
   }
   return moved;
 }
@@ -138,12 +140,17 @@ bool Exchange::drain(Ingress& ingress, std::uint64_t now_ns, std::uint64_t until
     Route& route = *ingress.routes[header.topic - 1];
     if (!routes_.current(route)) [[unlikely]]
       routes_.refresh(route, topics_->text(route.topic), queues_);
-    bool blocked = false;
-    for (Queue* queue : route.sinks) blocked = blocked || !ready(*queue, header.bytes, now_ns, redoing);
-    if (blocked) break;
-    header.topic = route.topic;
     header.publisher = ingress.slot;
-    for (Queue* queue : route.sinks) put(*queue, header, record + sizeof(RecordHeader));
+    if (header.flags != 0 || route.timed) [[unlikely]] {
+      const RecordHeader copy = header;  // as above
+      if (!route_timed(route, copy, record + sizeof(RecordHeader), now_ns, redoing)) break;
+    } else {
+      bool blocked = false;
+      for (Queue* queue : route.sinks) blocked = blocked || !ready(*queue, header.bytes, now_ns, redoing);
+      if (blocked) break;
+      header.topic = route.topic;
+      for (Queue* queue : route.sinks) put(*queue, header, record + sizeof(RecordHeader));
+    }
     counts.sequence = header.sequence;
     if (route.sinks.empty()) {
       ++counts.unroutable;
@@ -208,6 +215,9 @@ void Exchange::tick(std::uint64_t now_ns) {
     Queue& queue = *active_[i];
     if (!detach_members(queue, [](const Lane& lane) { return lane.leaving; })) continue;  // an ephemeral one has gone
     sweep(queue, now_ns);
+    (void)head_in_time(queue);
+    if (queue.burying) bury_pending(queue);
+    announce(queue);
     // The rings of a dispatched subscription's dead members are hand_over()'s, when it goes on.
     if (queue.has_orphans && (queue.paused || !queue.dispatched()))
       queue.has_orphans = !bring_back(queue) || queue.dispatched();
@@ -220,7 +230,9 @@ void Exchange::tick(std::uint64_t now_ns) {
     if (settled) queue.backlog.trim(queue.block.backlog_head);
     if (queue.block.retry_events == 0) queue.retry.trim(queue.block.retry_head);
     if (queue.block.dead_events == 0) queue.dead.trim(queue.block.dead_head);
-    if (queue.block.retry_events == 0 && (settled || !queue.has_member())) {
+    const bool waiting = queue.block.retry_events != 0 || queue.may_expire() ||
+                         (queue.burying && pending(queue) != 0) || has_unannounced(queue);
+    if (!waiting && (settled || !queue.has_member())) {
       queue.active = false;
       active_[i] = active_.back();
       active_.pop_back();
@@ -234,6 +246,10 @@ void Exchange::tick(std::uint64_t now_ns) {
       retire_ingress(*ingress);
     }
   }
+  std::erase_if(hot_, [](Ingress* ingress) {
+    if (ingress->own) ingress->hot = ingress->reader.readable();  // X knows when it writes into it
+    return !ingress->hot;
+  });
   // Rings that are quiet cost a look each step: beyond a few, they leave the list and their publishers ring instead.
   constexpr std::size_t polled_anyway = 4;
   constexpr std::uint64_t quiet_ns = 20'000'000;
@@ -260,7 +276,7 @@ void Exchange::tick(std::uint64_t now_ns) {
 bool Exchange::needs_tick() const noexcept {
   if (!active_.empty()) return true;
   for (const Ingress* ingress : hot_) {
-    if (!ingress->has_bell || ingress->closing) return true;
+    if ((!ingress->has_bell && !ingress->own) || ingress->closing) return true;
   }
   return false;
 }

@@ -23,6 +23,7 @@
 #include "lib/control/topic_table.hpp"
 #include "lib/exchange/attempt.hpp"
 #include "lib/exchange/dead_letter.hpp"
+#include "lib/exchange/dead_letter_topic.hpp"
 #include "lib/exchange/ingress.hpp"
 #include "lib/exchange/queue.hpp"
 #include "lib/exchange/route_table.hpp"
@@ -104,8 +105,9 @@ class Exchange {
   std::uint64_t purge(Queue& queue, std::uint64_t now_ns);
   /// Events of it that are not settled, dead letters excepted.
   [[nodiscard]] static std::uint64_t pending(const Queue& queue);
-  /// From here on it matches nothing; it goes when nothing is left in it, dead letters included.
-  void end_subscription(Queue& queue);
+  /// From here on it matches nothing; it goes when nothing is left in it, dead letters included. `bury`: what is left
+  /// becomes dead letters.
+  void end_subscription(Queue& queue, bool bury = false);
 
   /// Dead letters that match go back to their subscription, at once, with a new budget of attempts.
   DeadLetterResult requeue_dead(Queue& queue, const DeadLetterFilter& filter, std::uint64_t now_ns);
@@ -144,6 +146,7 @@ class Exchange {
   void touch_ring(Lane& lane);
   static std::uint64_t moved_to(const Lane& lane, std::uint64_t state_byte) noexcept;
   void touch_backlog(Queue& queue);
+  static void touch_sink(shm::Sink& sink, std::uint64_t n, std::uint64_t tail);
   void touch_log(Queue& queue, shm::Sink& sink, const log::SegmentLog& log, bool& touched);
   static void count_source(Queue& queue, shm::TransactionKind kind, const shm::RecordHeader& record);
   static shm::LaterState later_state(const shm::RecordHeader& record) noexcept;
@@ -168,9 +171,11 @@ class Exchange {
   bool backlog_ready(Queue& queue, std::uint64_t bytes, bool redoing);
   void put(Queue& queue, const shm::RecordHeader& header, const std::byte* body);
   void put_slowly(Queue& queue, const shm::RecordHeader& header, const std::byte* body);
+  static bool over_limits(const Queue& queue, std::uint64_t bytes);
+  bool overflow_ready(Queue& queue, std::uint64_t bytes);
   std::byte* place_in_ring(Lane& lane, std::uint64_t bytes);
   std::byte* place(Lane& lane, std::uint64_t bytes);
-  void keep_limits(Queue& queue);
+  static bool keep_limits(Queue& queue);
 
   // settle.cpp
   void settle(Lane& lane);
@@ -193,7 +198,18 @@ class Exchange {
   void shorten(Queue& queue, log::SegmentLog& log, std::uint64_t& head);
   void index_retries(Queue& queue);
 
+  // timing.cpp
+  bool route_timed(const Route& route, shm::RecordHeader header, const std::byte* body, std::uint64_t now_ns,
+                   bool redoing);
+  bool ready_timed(Queue& queue, const ring::EventParts& event, std::uint64_t now_ns, bool redoing);
+  bool ready_delayed(Queue& queue, std::uint64_t bytes, bool redoing);
+  void put_aside(Queue& queue, const shm::RecordHeader& header, const std::byte* body);
+  static bool expired(const Queue& queue, const ring::EventParts& event, std::uint64_t now_ns);
+  bool head_in_time(Queue& queue);
+  bool expire_later(Queue& queue, std::uint64_t position, const shm::RecordHeader& record);
+
   // dispatch.cpp
+  static bool waits_for_retry(const Queue& queue, const shm::RecordHeader& record);
   static bool may_dispatch(const Queue& queue, const shm::RecordHeader* record);
   static Lane* member_with_room(Queue& queue, std::uint64_t bytes);
   bool dispatch(Queue& queue);
@@ -204,7 +220,7 @@ class Exchange {
   void revoke_idle(Queue& queue, std::uint64_t now_ns);
 
   // operate.cpp
-  void set_flags(Queue& queue, bool paused, bool ending);
+  void set_flags(Queue& queue, bool paused, bool ending, bool burying);
   bool bring_back(Queue& queue);
   bool set_aside(Lane& lane, std::uint64_t entry);
   static void wait_first(Queue& queue, const shm::RecordHeader& record, std::uint64_t position);
@@ -219,8 +235,21 @@ class Exchange {
   bool park(Queue& queue, const shm::RecordHeader& record, std::uint64_t at);
 
   // dead_letter.cpp
+  bool dead_ready(Queue& queue, std::uint64_t bytes);
+  void append_dead(Queue& queue, const ring::EventParts& event, const Attempt& attempt, const Later& later);
+  bool give_up(Queue& queue, std::string_view reason);
+  bool give_up_later(Queue& queue, std::uint64_t position, const shm::RecordHeader& record, std::string_view reason);
+  void bury_pending(Queue& queue);
   bool bury(Lane& lane, std::uint64_t entry, const Failure& failure, const ring::EventParts& event,
             const Attempt& attempt);
+
+  // dead_letter_topic.cpp
+  static bool has_unannounced(const Queue& queue);
+  void announce(Queue& queue);
+  bool write_letter(const Queue& queue, const shm::RecordHeader& record);
+  void open_letters();
+  void redo_announce(Queue& queue, std::uint64_t from);
+  void check_letter_cycle(const SubscriptionOptions& options) const;
 
   void sweep_verdicts(Lane& lane, std::uint64_t now_ns);
   static Failure failure_of(const Lane& lane, std::uint64_t entry, const ring::AckSeen& seen);
@@ -246,6 +275,8 @@ class Exchange {
   void create_ring(Lane& lane);
   void map_ring(Lane& lane);
   void retire_ring(Lane& lane);
+  PublisherGrant open_publisher(std::uint64_t client, const std::string& name, std::uint64_t ring_bytes,
+                                shm::PublisherState kind);
   void map_ingress(Ingress& ingress);
   void retire_ingress(Ingress& ingress);
   void check_same_options(const Queue& queue, const SubscriptionOptions& options,
@@ -272,6 +303,7 @@ class Exchange {
   std::size_t turn_ = 0;                              // of the round robin
   std::vector<std::unique_ptr<Queue>> queues_;        // by index; removed ones stay empty
   std::vector<std::unique_ptr<Ingress>> publishers_;  // by slot
+  std::unique_ptr<LetterPublisher> letters_;          // once it is needed
   std::vector<std::uint32_t> free_indexes_;           // of queues_
   std::unordered_map<std::string, Queue*> by_name_;
   std::unordered_map<std::uint64_t, Queue*> by_id_;

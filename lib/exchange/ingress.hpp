@@ -29,6 +29,7 @@ struct Ingress {
   std::uint16_t slot = 0;
   bool hot = false;       // X polls the ring
   bool has_bell = false;  // the client can wake X
+  bool own = false;       // X itself is the publisher
   bool closing = false;   // the publisher is gone; drain, then retire the ring
   bool quarantined = false;
   std::uint64_t client = 0;

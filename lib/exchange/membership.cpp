@@ -136,6 +136,7 @@ MemberGrant Exchange::attach_member(std::uint64_t client, const SubscriptionOpti
   Lane& lane = lane_for_member(*queue);
   try {
     if (!lane.has_ring) create_ring(lane);
+    pass_decided(lane, lane.entries);  // what was taken back from the member before it is not for this one
     const std::uint64_t incarnation = next_file();
     const std::uint64_t first = lane.taken;
     shm::Segment::create(directory_, ack_name(queue->id, incarnation), shm::SegmentKind::ack_page,
@@ -162,8 +163,10 @@ MemberGrant Exchange::attach_member(std::uint64_t client, const SubscriptionOpti
   }
   lane.acks = ring::AckReader(lane.ack_segment.as<shm::AckPage>(), lane.slots());
   lane.client = client;
-  lane.ring_page->revoked.store(0, std::memory_order_relaxed);  // relaxed: the member's process maps it later
-  lane.revoked_to = 0;
+  lane.revoked_from = lane.taken;
+  lane.revoked_to = queue->paused ? lane.entries : 0;
+  // relaxed: the member's process maps it later
+  lane.ring_page->revoked.store(lane.revoked_to, std::memory_order_relaxed);
   lane.ring_page->client.store(client, std::memory_order_relaxed);  // relaxed: published by ack_page
   // release(ring.ack_page): the page's file, and client
   lane.ring_page->ack_page.store(lane.ack_incarnation, std::memory_order_release);
@@ -210,6 +213,7 @@ void Exchange::detach_member(Lane& lane) {
   lane.waiting.clear();
   lane.extended.clear();
   pass_decided(lane, lane.taken);
+  lane.taken = lane.floor_entry;  // what else it passed had been taken back, and was not handed out
   lane.ring_page->ack_page.store(0, std::memory_order_release);  // release(ring.ack_page): everything taken is decided
   lane.ring_page->client.store(0, std::memory_order_relaxed);    // relaxed: means nothing without ack_page
   directory_.remove(ack_name(queue.id, lane.ack_incarnation));

@@ -11,7 +11,7 @@ using shm::LaterState;
 using shm::TransactionKind;
 
 void Exchange::pause(Queue& queue) {
-  set_flags(queue, true, queue.ending);
+  set_flags(queue, true, queue.ending, queue.burying);
   queue.to_backlog = true;
   queue.each_lane([this](Lane& lane) {
     if (lane.has_member() && lane.taken != lane.entries) revoke(lane);
@@ -22,20 +22,23 @@ void Exchange::pause(Queue& queue) {
 }
 
 void Exchange::resume(Queue& queue) {
-  set_flags(queue, false, queue.ending);
+  set_flags(queue, false, queue.ending, queue.burying);
   activate(queue);
 }
 
-void Exchange::set_flags(Queue& queue, bool paused, bool ending) {
+void Exchange::set_flags(Queue& queue, bool paused, bool ending, bool burying) {
   const bool was_paused = queue.paused;
   const bool was_ending = queue.ending;
+  const bool was_burying = queue.burying;
   queue.paused = paused;
   queue.ending = ending;
+  queue.burying = burying;
   try {
     save_definition(queue);
   } catch (const Error&) {
     queue.paused = was_paused;
     queue.ending = was_ending;
+    queue.burying = was_burying;
     throw;
   }
 }
@@ -44,7 +47,8 @@ void Exchange::set_flags(Queue& queue, bool paused, bool ending) {
 bool Exchange::bring_back(Queue& queue) {
   bool all = true;
   queue.each_lane([&](Lane& lane) {
-    const bool gone = lane.has_ring && !lane.has_member() && !lane.leaving && queue.dispatched();
+    const bool nobodys = lane.has_ring && !lane.has_member() && !lane.leaving;
+    const bool gone = nobodys && (queue.dispatched() || queue.paused);
     for (std::uint64_t entry = lane.floor_entry; all && entry != lane.entries; ++entry) {
       if (lane.state_of(entry) == 0 && (gone || lane.is_returned(entry))) all = set_aside(lane, entry);
     }
@@ -64,7 +68,6 @@ bool Exchange::set_aside(Lane& lane, std::uint64_t entry) {
   back.let_go = !lane.has_member();
   begin(TransactionKind::set_aside, queue.id, entry, moved_to(lane, back.state_byte()));
   const std::uint64_t position = append_retry(queue, event, attempt, later);
-  ++queue.block.delayed_events;
   commit_sinks();
   set_state(lane, entry, back.cause, back.let_go);
   wait_first(queue, *event.header, position);
@@ -127,11 +130,11 @@ std::uint64_t Exchange::purge(Queue& queue, std::uint64_t now_ns) {
   return queue.block.purged - before;
 }
 
-void Exchange::end_subscription(Queue& queue) {
+void Exchange::end_subscription(Queue& queue, bool bury) {
   const std::vector<std::string> patterns = queue.options.patterns;
   queue.options.patterns.clear();
   try {
-    set_flags(queue, queue.paused, true);
+    set_flags(queue, queue.paused, true, queue.burying || bury);
   } catch (const Error&) {
     queue.options.patterns = patterns;
     throw;

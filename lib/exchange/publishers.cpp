@@ -15,6 +15,12 @@ constexpr std::size_t cursor_first_bytes = shm::page_bytes + 1024 * sizeof(shm::
 
 PublisherGrant Exchange::attach_publisher(std::uint64_t client, const std::string& name, std::uint64_t ring_bytes) {
   if (!name.empty()) shm::check_name("publisher", name);
+  return open_publisher(client, name, ring_bytes,
+                        name.empty() ? shm::PublisherState::anonymous : shm::PublisherState::named);
+}
+
+PublisherGrant Exchange::open_publisher(std::uint64_t client, const std::string& name, std::uint64_t ring_bytes,
+                                        shm::PublisherState kind) {
   if (!std::has_single_bit(ring_bytes) || ring_bytes < limits::min_ring_bytes || ring_bytes > limits::max_ring_bytes) {
     throw Error(ErrorCode::invalid_argument, "publisher ring of " + std::to_string(ring_bytes) + " bytes",
                 "the size must be a power of two from 4 KiB to 1 GiB", "choose such a ring_bytes");
@@ -64,8 +70,7 @@ PublisherGrant Exchange::attach_publisher(std::uint64_t client, const std::strin
     std::array<char, shm::name_bytes> text{};
     fresh->name.copy(text.data(), text.size() - 1);
     shm::shared_copy(entry.name.data(), text.data(), text.size());
-    const auto state = name.empty() ? shm::PublisherState::anonymous : shm::PublisherState::named;
-    entry.state.store(static_cast<std::uint32_t>(state),
+    entry.state.store(static_cast<std::uint32_t>(kind),
                       std::memory_order_release);  // release(publisher.state): the name
     found = fresh.get();
     publishers_[free_slot] = std::move(fresh);
@@ -84,17 +89,16 @@ PublisherGrant Exchange::attach_publisher(std::uint64_t client, const std::strin
           auto* page = reinterpret_cast<shm::IngressRing*>(base);
           page->ring_bytes = ring_bytes;
           page->start_position = 0;
-          page->sequence.store(block.sequence, std::memory_order_relaxed);  // relaxed: nobody knows the file yet
+          page->events.store(shm::events_of(block), std::memory_order_relaxed);  // relaxed: nobody knows the file yet
         });
   }
   try {
-    const shm::Segment cursor = shm::Segment::create(
-        directory_, cursor_file, shm::SegmentKind::ingress_cursor, cursor_first_bytes, generation_, found->slot,
-        [&](std::byte* base) {
-          auto* page = reinterpret_cast<shm::IngressCursor*>(base);
-          page->first_sequence.store(block.sequence + 1, std::memory_order_relaxed);  // relaxed: nobody knows the file
-          page->blocks[0] = block;
-        });
+    const shm::Segment cursor =
+        shm::Segment::create(directory_, cursor_file, shm::SegmentKind::ingress_cursor, cursor_first_bytes, generation_,
+                             found->slot, [&](std::byte* base) {
+                               auto* page = reinterpret_cast<shm::IngressCursor*>(base);
+                               page->blocks[0] = block;
+                             });
   } catch (const Error&) {
     directory_.remove(ring_file);
     throw;
@@ -107,6 +111,7 @@ PublisherGrant Exchange::attach_publisher(std::uint64_t client, const std::strin
   found->client = client;
   found->closing = false;
   found->quarantined = false;
+  found->own = kind == shm::PublisherState::exchange;
   found->routes.clear();
   map_ingress(*found);
   heat(*found);

@@ -13,6 +13,7 @@ bool Exchange::pump(Queue& queue) {
     const bool moved = unpark(queue);
     if (queue.parked_events != 0) return moved;
   }
+  if (!head_in_time(queue) && queue.block.backlog_events != 0) return false;
   std::uint64_t head = queue.block.backlog_head;
   const shm::RecordHeader* record = queue.backlog.at(head);
   if (record != nullptr && !(lane.has_credit() && lane.ring.fits(record->bytes))) return false;
@@ -32,10 +33,12 @@ std::uint64_t Exchange::pump_into(Lane& lane, std::uint64_t most) {
   const shm::RecordHeader* record = queue.backlog.at(head);
   begin(shm::TransactionKind::pump, queue.id, block.backlog_head, lane.ring_incarnation);
   touch_ring(lane);
+  const bool may_expire = queue.may_expire();
   std::uint64_t events = 0;
   for (std::uint64_t bytes = 0; record != nullptr && events < most && bytes < batch_bytes; ++events) {
     const std::uint32_t size = record->bytes;
     if (!lane.ring.fits(size)) break;
+    if (may_expire && expired(queue, ring::parts(reinterpret_cast<const std::byte*>(record)), now_ns_)) break;
     std::byte* to = place_in_ring(lane, size);
     if (to == nullptr) break;
     shm::shared_copy(to, record, size);

@@ -28,6 +28,19 @@ struct Due {
   }
 };
 
+/// What becomes of an event that is being routed, in the order in which the sinks of a transaction are committed: within
+/// one transaction a queue's events go to later and later ones, so that what a crash leaves is a prefix of them.
+enum class Stage : std::uint8_t { placed, retry, dead, counted };
+
+/// … of one event, and why.
+enum class Fate : std::uint8_t {
+  place,     // into the ring, or the backlog
+  delay,     // into the retry log, until it may be delivered
+  expire,    // it is only counted
+  bury,      // into the dead-letter log, as its time is over
+  overflow,  // … as the backlog is full
+};
+
 struct Queue {
   static constexpr std::size_t later_segment_bytes = 64u << 10;  // few events fail: small files, until there are many
 
@@ -45,6 +58,8 @@ struct Queue {
   std::uint64_t counted_through = 0;  // … and those up to this one are in the counters already
   bool to_backlog = true;             // the backlog holds events, so the next one goes behind them
   bool dropping = false;              // this transaction dropped an event of this queue; it drops the later ones too
+  Stage stage = Stage::placed;        // that this transaction has come to
+  Fate fate = Fate::place;            // of the event that is being routed
   bool backlog_touched = false;
   bool retry_touched = false;
   bool dead_touched = false;
@@ -57,9 +72,10 @@ struct Queue {
   std::uint32_t index = 0;  // in Exchange's table, and in the pattern tree
   SubscriptionOptions options;
   bool ephemeral = false;
-  bool paused = false;  // nothing is handed out
-  bool ending = false;  // it matches nothing any more, and goes when nothing is left in it
-  bool active = false;  // on the list of queues that the tick looks at
+  bool paused = false;   // nothing is handed out
+  bool ending = false;   // it matches nothing any more, and goes when nothing is left in it
+  bool burying = false;  // what is left in it becomes dead letters
+  bool active = false;   // on the list of queues that the tick looks at
 
   std::vector<std::unique_ptr<Lane>> members;  // of a group: one ring each; events reach them through the backlog
   std::size_t turn = 0;                        // of the round robin among them
@@ -79,6 +95,10 @@ struct Queue {
   log::SegmentLog dead;
   shm::Segment state_segment;
 
+  /// May what waits in the backlog expire?
+  [[nodiscard]] bool may_expire() const noexcept {
+    return block.backlog_events != 0 && (options.ttl.count() != 0 || block.backlog_expires != 0);
+  }
   [[nodiscard]] bool at_most_once() const noexcept { return options.guarantee == Guarantee::at_most_once; }
   /// Do events wait in the backlog until it is decided which member gets them, and when?
   [[nodiscard]] bool dispatched() const noexcept { return options.group || options.ordered || options.ordered_by_key; }

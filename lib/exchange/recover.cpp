@@ -106,6 +106,7 @@ void Exchange::recover_subscription(FoundSubscription& found) {
     queue->ephemeral = json.at("ephemeral");
     queue->paused = json.at("paused");
     queue->ending = json.at("ending");
+    queue->burying = json.at("burying");
     queue->state_segment =
         shm::Segment::attach(directory_, prefix + ".state", shm::SegmentKind::subscription, shm::Access::read_write);
     queue->state_segment.close_fd();
@@ -215,6 +216,8 @@ void Exchange::recover_publishers() {
     auto ingress = std::make_unique<Ingress>();
     ingress->slot = static_cast<std::uint16_t>(slot);
     ingress->name = entry.name.data();
+    ingress->own = entry.state.load(std::memory_order_relaxed) ==  // relaxed: as above
+                   static_cast<std::uint32_t>(shm::PublisherState::exchange);
     ingress->incarnation =
         entry.incarnation.load(std::memory_order_acquire);           // acquire(publisher.incarnation): its files
     ingress->client = entry.client.load(std::memory_order_relaxed);  // relaxed: before incarnation
@@ -235,7 +238,7 @@ void Exchange::recover_publishers() {
     if (ingress->ring_page != nullptr) {
       // Its client can't ring until it has connected again, so the ring is polled.
       ingress->hot = true;
-      ingress->closing = ingress->client == 0;
+      ingress->closing = ingress->client == 0 && !ingress->own;
       hot_.push_back(ingress.get());
       ingress->cursor->not_polled.store(0, std::memory_order_relaxed);  // relaxed: polled from now on
     }

@@ -18,8 +18,11 @@ struct Held {
   std::uint64_t ring = 0;
   std::uint64_t backlog = 0;
   std::uint64_t uncounted_bytes = 0;  // of backlog records that the counters don't know yet
+  bool backlog_expires = false;       // some of them have a time of their own
   std::uint64_t retry = 0;
-  std::uint64_t retry_bytes = 0;
+  std::uint64_t retry_bytes = 0;    // of those that the counters don't know yet, as all below
+  std::uint64_t delayed = 0;        // … that wait for no new attempt
+  std::uint64_t delayed_bytes = 0;  // of these
   std::uint64_t dead = 0;
   std::uint64_t dead_bytes = 0;
   std::uint64_t last_sequence = 0;
@@ -37,8 +40,8 @@ Held find_held(Queue& queue, std::uint64_t n) {
     while (const std::byte* record = reader.peek()) {
       const auto* header = reinterpret_cast<const RecordHeader*>(record);
       ++held.ring;
-      held.last_sequence = header->sequence;
-      held.last_delivery = header->delivery;
+      held.last_sequence = std::max(held.last_sequence, header->sequence);
+      held.last_delivery = std::max(held.last_delivery, header->delivery);
       reader.advance(header->bytes);
     }
   });
@@ -50,24 +53,51 @@ Held find_held(Queue& queue, std::uint64_t n) {
     while (const RecordHeader* header = queue.backlog.at(position)) {
       ++held.backlog;
       if (held.backlog > counted) held.uncounted_bytes += header->bytes;
-      held.last_sequence = header->sequence;
-      held.last_delivery = header->delivery;
+      held.backlog_expires = held.backlog_expires || (header->flags & shm::flag_timing) != 0;
+      held.last_sequence = std::max(held.last_sequence, header->sequence);
+      held.last_delivery = std::max(held.last_delivery, header->delivery);
       position = log::SegmentLog::next(position, *header);
     }
   }
-  const auto find_in_log = [&](const shm::Sink& sink, const log::SegmentLog& log, std::uint64_t& count,
-                               std::uint64_t& bytes) {
+  const auto find_in_log = [&](const shm::Sink& sink, const log::SegmentLog& log, std::uint64_t counted,
+                               std::uint64_t& count, std::uint64_t& bytes, bool is_retry) {
     if (sink.n.load(std::memory_order_acquire) != n) return;             // acquire(sink.n): base belongs to n
     std::uint64_t position = sink.base.load(std::memory_order_relaxed);  // relaxed: after n
     while (const RecordHeader* header = log.at(position)) {
-      ++count;
-      bytes += header->bytes;
+      held.last_sequence = std::max(held.last_sequence, header->sequence);
+      held.last_delivery = std::max(held.last_delivery, header->delivery);
+      if (++count > counted) {
+        bytes += header->bytes;
+        if (is_retry && is_untaken(ring::parts(reinterpret_cast<const std::byte*>(header)))) {
+          ++held.delayed;
+          held.delayed_bytes += header->bytes;
+        }
+      }
       position = log::SegmentLog::next(position, *header);
     }
   };
-  find_in_log(queue.state->retry, queue.retry, held.retry, held.retry_bytes);
-  find_in_log(queue.state->dead, queue.dead, held.dead, held.dead_bytes);
+  const bool known = queue.block.n == n;
+  find_in_log(queue.state->retry, queue.retry, known ? queue.block.retry_of_n : 0, held.retry, held.retry_bytes, true);
+  find_in_log(queue.state->dead, queue.dead, known ? queue.block.dead_of_n : 0, held.dead, held.dead_bytes, false);
   return held;
+}
+
+// Brings the counters up to what the logs behind the backlog hold.
+void count_held(shm::SubscriptionBlock& block, const Held& held) {
+  if (held.retry > block.retry_of_n) {
+    block.retry_events += held.retry - block.retry_of_n;
+    block.retry_bytes += held.retry_bytes;
+    block.delayed_events += held.delayed;
+    block.delayed_bytes += held.delayed_bytes;
+    block.retry_of_n = held.retry;
+  }
+  if (held.dead > block.dead_of_n) {
+    block.dead_events += held.dead - block.dead_of_n;
+    block.dead_lettered += held.dead - block.dead_of_n;
+    block.dead_bytes += held.dead_bytes;
+    block.dead_of_n = held.dead;
+  }
+  if (held.backlog_expires) block.backlog_expires = 1;
 }
 
 }  // namespace
@@ -91,8 +121,10 @@ void Exchange::redo() {
   }
   Queue* queue = find_queue(source);
   if (queue == nullptr) return;
-  if (kind == TransactionKind::pump || kind == TransactionKind::park) {
+  if (kind == TransactionKind::pump || kind == TransactionKind::park || kind == TransactionKind::give_up) {
     redo_pump(*queue, from);
+  } else if (kind == TransactionKind::announce) {
+    redo_announce(*queue, from);
   } else {
     redo_move(*queue, kind, from, to);
   }
@@ -119,11 +151,12 @@ void Exchange::redo_route(std::uint64_t slot, std::uint64_t from, std::uint64_t 
       block.backlog_bytes += held.uncounted_bytes;
       block.backlog_of_n = held.backlog;
     }
+    count_held(block, held);
     block.ring_of_n = held.ring;
     block.matched = std::max(block.matched, held.last_delivery);
     // What waits before the backlog is known only after the redo.
     queue.to_backlog = queue.goes_to_backlog() || block.delayed_events != 0;
-    events += held.ring + held.backlog;
+    events += held.ring + held.backlog + held.retry + held.dead;
   }
   if (touched_.empty()) return;  // nothing was exposed: the next step routes it as if it were new
   commit_sinks();
@@ -136,7 +169,7 @@ void Exchange::redo_route(std::uint64_t slot, std::uint64_t from, std::uint64_t 
 void Exchange::redo_pump(Queue& queue, std::uint64_t from) {
   if (queue.block.n == n_ || queue.block.backlog_head != from) return;
   const Held held = find_held(queue, n_);
-  const std::uint64_t left = held.ring + held.retry;
+  const std::uint64_t left = held.ring + held.retry + held.dead;
   if (left == 0) return;
   touch(queue);
   std::uint64_t head = from;
@@ -148,10 +181,7 @@ void Exchange::redo_pump(Queue& queue, std::uint64_t from) {
     head = log::SegmentLog::next(head, *record);
   }
   queue.block.ring_of_n = held.ring;
-  queue.block.retry_of_n = held.retry;
-  queue.block.retry_events += held.retry;
-  queue.block.delayed_events += held.retry;
-  queue.block.retry_bytes += held.retry_bytes;
+  count_held(queue.block, held);
   queue.block.backlog_head = head;
   commit_sinks();
   queue.backlog.release_below(head);
@@ -180,14 +210,7 @@ void Exchange::redo_move(Queue& queue, TransactionKind kind, std::uint64_t from,
     block.backlog_of_n = held.backlog;
     block.backlog_events += held.backlog;
     block.backlog_bytes += held.uncounted_bytes;
-    block.retry_of_n = held.retry;
-    block.retry_events += held.retry;
-    block.retry_bytes += held.retry_bytes;
-    if (kind == TransactionKind::set_aside) block.delayed_events += held.retry;
-    block.dead_of_n = held.dead;
-    block.dead_events += held.dead;
-    block.dead_lettered += held.dead;
-    block.dead_bytes += held.dead_bytes;
+    count_held(block, held);
     if (kind == TransactionKind::redeliver) ++block.redelivered;
     if (record != nullptr) count_source(queue, kind, *record);
     commit_sinks();
@@ -201,6 +224,7 @@ void Exchange::redo_move(Queue& queue, TransactionKind kind, std::uint64_t from,
     mark(*record, kind == TransactionKind::release    ? shm::LaterState::released
                   : kind == TransactionKind::complete ? shm::LaterState::acked
                   : kind == TransactionKind::requeue  ? shm::LaterState::requeued
+                  : kind == TransactionKind::expire   ? shm::LaterState::expired
                                                       : shm::LaterState::removed);
   }
   report_.push_back("redo: a move of subscription " + queue.options.name + " finished");

@@ -49,6 +49,8 @@ void Service::handle(int fd, Client& client, control::Message& message) {
       reply = settle(client, request);
     } else if (op.starts_with("dead_")) {
       reply = dead_letters(op, request);
+    } else if (op == "peek" || op == "explain") {
+      reply = inspect(op, request);
     } else if (op.starts_with("subscription_")) {
       reply = subscription(client, op, request);
     } else {
@@ -248,18 +250,18 @@ void Service::remove(Queue& queue, const std::string& pending, Reply& reply) {
   const std::uint64_t dead = queue.block.dead_events;
   reply.body["pending"] = waiting;
   reply.body["dead_letters"] = dead;
-  if (pending == "keep" && waiting + dead != 0) {
-    exchange_.end_subscription(queue);
+  if ((pending == "keep" || pending == "dead-letter") && waiting + dead != 0) {
+    exchange_.end_subscription(queue, pending == "dead-letter");
     return;
   }
   if (pending.empty() && waiting + dead != 0) {
     throw Error(ErrorCode::not_empty, object,
                 "it holds " + std::to_string(waiting) + " events and " + std::to_string(dead) + " dead letters",
-                "say what becomes of them: keep (it ends when they are gone) or drop");
+                "say what becomes of them: keep (it ends when they are gone), dead-letter or drop");
   }
-  if (!pending.empty() && pending != "keep" && pending != "drop") {
+  if (!pending.empty() && pending != "keep" && pending != "dead-letter" && pending != "drop") {
     throw Error(ErrorCode::invalid_argument, object, "'" + pending + "' is no choice for what is pending",
-                "give keep or drop");
+                "give keep, dead-letter or drop");
   }
   exchange_.remove_subscription(queue);
 }

@@ -16,6 +16,10 @@ using shm::TransactionKind;
 // The delay before the attempt that follows `used` ones: initial * multiplier^(used - 1), at most the maximum, and of
 // that 1 - jitter to 1 + jitter, so that what failed together does not come back together (F37).
 std::uint64_t Exchange::back_off_ns(const SubscriptionOptions& options, std::uint32_t used) {
+  if (!options.retry_delays.empty()) {
+    const std::size_t at = std::min<std::size_t>(used > 0 ? used - 1 : 0, options.retry_delays.size() - 1);
+    return static_cast<std::uint64_t>(options.retry_delays[at].count());
+  }
   if (options.backoff_initial.count() == 0) return 0;  // zero times what has grown beyond all bounds is no number
   const double initial = static_cast<double>(options.backoff_initial.count());
   const double longest = static_cast<double>(options.backoff_max.count());
@@ -71,6 +75,10 @@ std::uint64_t Exchange::append_retry(Queue& queue, const ring::EventParts& event
   ++queue.block.retry_of_n;
   ++queue.block.retry_events;
   queue.block.retry_bytes += bytes;
+  if (later.untaken || !attempt.written()) {
+    ++queue.block.delayed_events;
+    queue.block.delayed_bytes += bytes;
+  }
   return queue.retry.tail() - bytes;
 }
 
@@ -113,8 +121,19 @@ void Exchange::release_due(Queue& queue, std::uint64_t now_ns) {
       continue;
     }
     const ring::EventParts event = ring::parts(reinterpret_cast<const std::byte*>(record));
+    const bool first = is_untaken(event);
+    if (first && expired(queue, event, now_ns)) {
+      if (!expire_later(queue, position, *record)) break;
+      queue.due.pop();
+      continue;
+    }
+    if (first && waits_for_retry(queue, *record)) {  // it comes back; what is delayed goes behind it
+      queue.due.pop();
+      wait_first(queue, *record, position);
+      continue;
+    }
     Attempt attempt = attempt_of(event);
-    if (!is_untaken(event)) ++attempt.info.attempt;
+    if (!first) ++attempt.info.attempt;
     shorten_history(attempt, event, queue.options.ring_bytes / 4);
     const std::uint64_t bytes = rewritten_bytes(event, attempt, nullptr);
     Lane* into = place_ready(queue, *record, bytes);
@@ -138,6 +157,7 @@ void Exchange::release(Queue& queue, const shm::RecordHeader& record, const Atte
   // What was taken back goes before the backlog, what failed behind it.
   std::byte* to = is_untaken(event) && event.later->due_ns == 0 ? place_in_ring(into, bytes) : place(into, bytes);
   rewrite(to, event, attempt, nullptr);
+  if (event.timing != nullptr) queue.block.backlog_expires = 1;
   count_source(queue, TransactionKind::release, record);
   if (queue.keys) count_slot(queue, record, +1, 0);
   if (Lane* from = queue.find_lane(event.later->ring)) from->waiting.erase(event.later->entry);
@@ -180,6 +200,9 @@ void Exchange::shorten(Queue& queue, log::SegmentLog& log, std::uint64_t& head) 
 
 // After a restart: the order of due times, and which deliveries can still be acked.
 void Exchange::index_retries(Queue& queue) {
+  queue.due = {};
+  queue.parked.clear();
+  queue.parked_events = 0;
   std::uint64_t position = queue.block.retry_head;
   while (const shm::RecordHeader* record = queue.retry.at(position)) {
     const ring::EventParts event = ring::parts(reinterpret_cast<const std::byte*>(record));

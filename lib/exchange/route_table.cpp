@@ -7,7 +7,11 @@ namespace ackring::exchange {
 void RouteTable::refresh(Route& route, std::string_view text, const std::vector<std::unique_ptr<Queue>>& queues) {
   tree_.find(text, found_);
   route.sinks.clear();
-  for (const std::uint32_t number : found_) route.sinks.push_back(queues[number].get());
+  route.timed = false;
+  for (const std::uint32_t number : found_) {
+    route.sinks.push_back(queues[number].get());
+    route.timed = route.timed || queues[number]->options.ttl.count() != 0;
+  }
   route.version = version_;
 }
 

@@ -17,6 +17,7 @@ struct Queue;
 struct Route {
   std::uint64_t version = 0;  // of the route table when `sinks` was computed
   std::uint32_t topic = 0;    // number in the topic table
+  bool timed = false;         // events of some of `sinks` expire
   std::vector<Queue*> sinks;
 };
 

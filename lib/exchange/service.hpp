@@ -15,6 +15,7 @@
 
 #include "lib/control/socket.hpp"
 #include "lib/exchange/exchange.hpp"
+#include "lib/exchange/inspect.hpp"
 #include "lib/shm/directory.hpp"
 
 namespace ackring::exchange {
@@ -79,6 +80,13 @@ class Service {
   Reply stat();
   Reply dead_letters(const std::string& op, const Json& request);  // dlq_requests.cpp
   Lane& lane_of(Client& client, const Json& request);
+
+  // inspect_requests.cpp
+  Reply inspect(const std::string& op, const Json& request);
+  static Reply peek_queue(const Queue& queue, const InspectCursor& from, const Json& request);
+  Reply explain_event(const Queue& queue, const InspectCursor& from, const Json& request, std::uint64_t now_ns) const;
+  bool is_routed(const Wanted& wanted, const std::string& publisher) const;
+  void add_client(Json& member) const;
 
   shm::Directory& directory_;
   Exchange& exchange_;

@@ -56,6 +56,7 @@ void Exchange::pass_decided(Lane& lane, std::uint64_t until) {
     count_state(lane.ring_block, lane.state_of(entry));
   }
   move_floor(lane, entry);
+  if (static_cast<std::int64_t>(entry - lane.taken) > 0) lane.taken = entry;  // nobody is there to take them
 }
 
 void Exchange::settle(Lane& lane) {

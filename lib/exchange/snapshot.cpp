@@ -26,15 +26,16 @@ std::size_t index(DeliveryState state) { return static_cast<std::size_t>(state);
 struct PublisherView {
   std::string name;
   shm::IngressBlock block{};
-  std::uint64_t sequence = 0;
+  std::uint64_t committed = 0;  // as the publisher says
   std::uint64_t back_pressured = 0;
 };
 
 Json describe(const PublisherView& view) {
   const shm::IngressBlock& block = view.block;
-  const std::uint64_t in_ring = view.sequence > block.sequence ? view.sequence - block.sequence : 0;
+  const std::uint64_t done = shm::events_of(block);
+  const std::uint64_t in_ring = view.committed > done ? view.committed - done : 0;
   return {{"name", view.name},
-          {"committed", block.routed + block.unroutable + block.duplicates + block.discarded + in_ring},
+          {"committed", done + in_ring},
           {"routed", block.routed},
           {"unroutable", block.unroutable},
           {"duplicates", block.duplicates},
@@ -44,10 +45,9 @@ Json describe(const PublisherView& view) {
 }
 
 PublisherView view_of(std::string name, const shm::IngressBlock& block, const shm::IngressRing* ring) {
-  PublisherView view{std::move(name), block, block.sequence, 0};
+  PublisherView view{std::move(name), block, 0, 0};
   if (ring != nullptr) {
-    view.sequence =
-        ring->sequence.load(std::memory_order_relaxed);  // relaxed: a count for people; the publisher writes it
+    view.committed = ring->events.load(std::memory_order_relaxed);  // relaxed: for people; the publisher writes it
     view.back_pressured = ring->back_pressured.load(std::memory_order_relaxed);  // relaxed: as above
   }
   return view;
@@ -104,11 +104,14 @@ Json describe(const SubscriptionView& view) {
       reader.advance(header->bytes);
       std::uint8_t state = states[entry & (slots - 1)].load(std::memory_order_relaxed);  // relaxed: X is between stores
       if (state == 0 && lane.moved_state != 0 && entry == lane.moved_entry) state = lane.moved_state;
-      const bool taken = static_cast<std::int64_t>(lane.taken - entry) > 0 && !taken_back(lane, entry);
+      const bool passed = static_cast<std::int64_t>(lane.taken - entry) > 0;
+      const bool taken = passed && !taken_back(lane, entry);
+      const bool returned = state == 0 ? !taken : (state & shm::state_mask) == index(DeliveryState::returned);
+      if (passed && returned) --delivered;
+      if (!passed && !returned) ++delivered;  // by a member that is gone
       if (state != 0) {
         ++totals[state & shm::state_mask];
         if ((state & shm::late_ack_bit) != 0) ++totals[index(DeliveryState::late_ack)];
-        if (taken && (state & shm::state_mask) == index(DeliveryState::returned)) --delivered;
       } else if (taken && at_most_once) {
         ++totals[index(DeliveryState::acked)];
       } else {
@@ -154,7 +157,7 @@ Json describe(const SubscriptionView& view) {
           {"late_acks", totals[index(DeliveryState::late_ack)]},
           {"dead_lettered", block.dead_lettered},
           {"dropped", dropped},
-          {"expired", 0},
+          {"expired", block.expired},
           {"purged", block.purged},
           {"queued", queued},
           {"in_flight", in_flight},

@@ -78,9 +78,13 @@ Queue& Exchange::add_queue(std::unique_ptr<Queue> queue) {
 }
 
 void Exchange::save_definition(const Queue& queue) {
-  const Json definition = {{"name", queue.options.name},   {"patterns", queue.options.patterns},
-                           {"ephemeral", queue.ephemeral}, {"paused", queue.paused},
-                           {"ending", queue.ending},       {"options", control::options_to_json(queue.options)}};
+  const Json definition = {{"name", queue.options.name},
+                           {"patterns", queue.options.patterns},
+                           {"ephemeral", queue.ephemeral},
+                           {"paused", queue.paused},
+                           {"ending", queue.ending},
+                           {"burying", queue.burying},
+                           {"options", control::options_to_json(queue.options)}};
   directory_.write_file("sub." + std::to_string(queue.id) + ".json", definition.dump(2) + "\n");
 }
 
@@ -94,6 +98,7 @@ Queue& Exchange::create_subscription(const SubscriptionOptions& options, bool ep
     throw Error(ErrorCode::busy, "subscription '" + options.name + "'", "one of this name exists",
                 "update it, or use another name");
   }
+  check_letter_cycle(options);
   if (by_name_.size() >= limits::subscriptions) {
     throw Error(ErrorCode::no_space, "subscription '" + options.name + "'",
                 "the bus has its 16,384 subscriptions already", "remove some");
@@ -154,10 +159,15 @@ void Exchange::update_subscription(const SubscriptionOptions& options, const std
   queue->options =
       control::options_from_json(before.name, options.patterns.empty() ? before.patterns : options.patterns, merged);
   try {
+    check_letter_cycle(queue->options);
     save_definition(*queue);
   } catch (const Error&) {
     queue->options = before;
     throw;
+  }
+  if (before.dead_letter_topic.empty() && !queue->options.dead_letter_topic.empty()) {
+    queue->block.dead_published = queue->dead.tail();  // from now on
+    write_counters(*queue);
   }
   routes_.remove(before.patterns, queue->index);
   routes_.add(queue->options.patterns, queue->index);

@@ -26,6 +26,7 @@ void Exchange::touch(Queue& queue) {
   queue.retry_touched = false;
   queue.dead_touched = false;
   queue.dropping = false;
+  queue.stage = Stage::placed;
   queue.lane.counted_entries = queue.lane.entries;
   if (queue.block.n != n_) {
     queue.block.n = n_;
@@ -43,14 +44,12 @@ std::uint64_t Exchange::moved_to(const Lane& lane, std::uint64_t state_byte) noe
   return lane.ring_incarnation << 8 | state_byte;
 }
 
-namespace {
 // "[base, tail) of this sink belongs to transaction n"; in a redo it says so already.
-void touch_sink(shm::Sink& sink, std::uint64_t n, std::uint64_t tail) {
+void Exchange::touch_sink(shm::Sink& sink, std::uint64_t n, std::uint64_t tail) {
   if (sink.n.load(std::memory_order_relaxed) == n) return;  // relaxed: X's thread is the only writer
   sink.base.store(tail, std::memory_order_relaxed);         // relaxed: published by n
   sink.n.store(n, std::memory_order_release);               // release(sink.n): base belongs to n
 }
-}  // namespace
 
 void Exchange::touch_ring(Lane& lane) {
   Queue& queue = *lane.queue;
@@ -76,14 +75,17 @@ void Exchange::touch_backlog(Queue& queue) {
 void Exchange::count_source(Queue& queue, shm::TransactionKind kind, const shm::RecordHeader& record) {
   shm::SubscriptionBlock& block = queue.block;
   if (kind == shm::TransactionKind::release || kind == shm::TransactionKind::complete ||
-      kind == shm::TransactionKind::forget) {
+      kind == shm::TransactionKind::forget || kind == shm::TransactionKind::expire ||
+      kind == shm::TransactionKind::give_up_later) {
     const bool first = is_untaken(ring::parts(reinterpret_cast<const std::byte*>(&record)));
     --block.retry_events;
     block.retry_bytes -= record.bytes;
     if (first) --block.delayed_events;
+    if (first) block.delayed_bytes -= record.bytes;
     if (queue.keys && !first) count_slot(queue, record, 0, -1);
     if (kind == shm::TransactionKind::release && !first) ++block.redelivered;
     if (kind == shm::TransactionKind::forget) ++block.purged;
+    if (kind == shm::TransactionKind::expire) ++block.expired;
     if (kind == shm::TransactionKind::complete) ++block.totals[static_cast<std::size_t>(shm::DeliveryState::acked)];
   } else if (kind == shm::TransactionKind::requeue || kind == shm::TransactionKind::remove) {
     --block.dead_events;
@@ -117,16 +119,18 @@ void Exchange::commit_sinks() {
   for (Queue* queue : touched_) {
     if (queue->lane.touched_n == n_) queue->lane.ring.commit();
     close_window(*queue);
+    bool shortened = false;
     if (queue->backlog_touched) {
       // release(backlog.tail): the records before it
       queue->state->backlog_tail.store(queue->backlog.tail(), std::memory_order_release);
-      keep_limits(*queue);
+      shortened = keep_limits(*queue);
     }
     // release(retry.tail): the records before it
     if (queue->retry_touched) queue->state->retry_tail.store(queue->retry.tail(), std::memory_order_release);
     // release(dead.tail): the records before it
     if (queue->dead_touched) queue->state->dead_tail.store(queue->dead.tail(), std::memory_order_release);
     write_counters(*queue);
+    if (shortened) queue->backlog.release_below(queue->block.backlog_head);
     activate(*queue);
   }
 }

@@ -13,12 +13,13 @@ namespace ackring::ring {
 using shm::AttemptInfo;
 using shm::RecordHeader;
 using shm::RecordKind;
+using shm::TimingInfo;
 
 constexpr std::uint64_t align_record(std::uint64_t bytes) noexcept {
   return (bytes + shm::record_alignment - 1) & ~std::uint64_t{shm::record_alignment - 1};
 }
 
-/// Bytes of the record of an event without AttemptInfo and LaterInfo.
+/// Bytes of the record of an event without AttemptInfo, LaterInfo and TimingInfo.
 constexpr std::uint64_t record_bytes(std::uint64_t payload, std::uint64_t key, std::uint64_t headers) noexcept {
   return align_record(sizeof(RecordHeader) + payload + key + headers);
 }
@@ -33,6 +34,7 @@ constexpr std::uint64_t max_event_bytes(std::uint64_t ring_bytes) noexcept {
 struct EventParts {
   const RecordHeader* header;
   const shm::LaterInfo* later;      // nullptr outside of retry and dead-letter logs
+  const TimingInfo* timing;         // nullptr: it may be delivered at any time
   const AttemptInfo* attempt;       // nullptr on a first delivery
   const shm::PastAttempt* history;  // attempt->history of them
   const std::byte* payload;
@@ -46,6 +48,10 @@ inline EventParts parts(const std::byte* record) noexcept {
   if ((result.header->flags & shm::flag_later) != 0) [[unlikely]] {
     result.later = reinterpret_cast<const shm::LaterInfo*>(at);
     at += sizeof(shm::LaterInfo);
+  }
+  if ((result.header->flags & shm::flag_timing) != 0) [[unlikely]] {
+    result.timing = reinterpret_cast<const TimingInfo*>(at);
+    at += sizeof(TimingInfo);
   }
   if ((result.header->flags & shm::flag_attempt) != 0) [[unlikely]] {
     result.attempt = reinterpret_cast<const AttemptInfo*>(at);
@@ -111,8 +117,11 @@ constexpr bool plausible(const RecordHeader& header, std::uint64_t available) no
       header.kind != static_cast<std::uint16_t>(RecordKind::topic)) {
     return false;
   }
-  if (header.flags != 0) return false;  // attempts are X's to write
-  return record_bytes(header.payload_bytes, header.key_bytes, header.headers_bytes) == header.bytes;
+  // Attempts are X's to write.
+  const bool timed = header.flags == shm::flag_timing && header.kind == static_cast<std::uint16_t>(RecordKind::event);
+  if (header.flags != 0 && !timed) return false;
+  const std::uint64_t payload = header.payload_bytes + (timed ? sizeof(TimingInfo) : 0);
+  return record_bytes(payload, header.key_bytes, header.headers_bytes) == header.bytes;
 }
 
 }  // namespace ackring::ring

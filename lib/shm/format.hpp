@@ -10,16 +10,11 @@
 #include <cstdint>
 #include <type_traits>
 
-#include "lib/shm/word.hpp"
+#include "lib/shm/record_format.hpp"
 
 namespace ackring::shm {
 
 static_assert(std::endian::native == std::endian::little, "ackring's shared layouts are little-endian");
-
-using Word8 = Word<std::uint8_t>;
-using Word16 = Word<std::uint16_t>;
-using Word32 = Word<std::uint32_t>;
-using Word64 = Word<std::uint64_t>;
 
 inline constexpr std::uint64_t segment_magic = 0x31676e69726b6361;  // "ackring1" in memory
 inline constexpr std::uint32_t layout_version = 1;
@@ -49,70 +44,6 @@ struct SegmentHeader {
   std::array<std::uint8_t, 64> reserved;
 };
 
-// ---------------------------------------------------------------------------------------------------------------- rings
-
-enum class RecordKind : std::uint16_t {
-  none = 0,  // zero always means nothing
-  event = 1,
-  padding = 2,      // skip `bytes`; the record did not fit before the end of the ring
-  topic = 3,        // ingress only: payload is the text of topic `topic`, a publisher-local number
-  segment_end = 4,  // logs only: go on at the start of the next segment
-};
-
-/// One record of a ring or a log. Padding records consist of `bytes`, `kind` and `flags` only.
-/// Layout of an event: header, [AttemptInfo if flag_attempt], payload, key, headers, zero to 15 bytes of padding.
-struct RecordHeader {
-  std::uint32_t bytes;  // whole record, a multiple of record_alignment
-  std::uint16_t kind;   // RecordKind
-  std::uint16_t flags;
-  std::uint64_t sequence;      // the publisher's number of the event: 1, 2, 3, …
-  std::uint64_t published_ns;  // CLOCK_MONOTONIC
-  std::uint32_t topic;         // ingress: publisher-local number; elsewhere: number in the bus's topic table
-  std::uint32_t payload_bytes;
-  std::uint32_t headers_bytes;
-  std::uint16_t key_bytes;
-  std::uint16_t publisher;  // slot in the exchange segment; 0 in ingress rings
-  std::uint64_t delivery;   // number within the subscription: 1, 2, 3, …; 0 in ingress rings
-};
-
-inline constexpr std::size_t record_alignment = 16;
-inline constexpr std::uint16_t flag_attempt = 1;
-inline constexpr std::uint16_t flag_later = 2;  // of retry and dead-letter logs: a LaterInfo follows the header
-
-/// Follows the header (in retry and dead-letter logs: the LaterInfo) of a record that was delivered before. Behind it,
-/// `history` PastAttempts, oldest first.
-struct AttemptInfo {
-  std::uint64_t first_delivered_ns;  // CLOCK_MONOTONIC, when the first attempt entered a member's ring
-  std::uint32_t attempt;             // of this delivery: 2, 3, …; in the dead-letter log: of the last one
-  std::uint16_t cause;               // DeliveryState that ended the attempt before
-  std::uint16_t history;             // at most max_history
-  std::uint32_t budget_from;         // attempts up to this one do not count towards max_deliveries (requeue)
-  std::uint32_t reserved;
-  std::uint64_t reserved2;
-};
-
-/// How an attempt ended.
-struct PastAttempt {
-  std::uint64_t ended_ns;  // CLOCK_MONOTONIC
-  std::uint32_t attempt;
-  std::uint32_t cause;  // DeliveryState
-};
-inline constexpr std::size_t max_history = 16;  // the latest ones are kept
-
-/// How a record left a retry or dead-letter log; zero as long as it is in it.
-enum class LaterState : std::uint32_t { waiting = 0, released = 1, acked = 2, requeued = 3, removed = 4 };
-
-/// Follows the header of a record of a retry or dead-letter log.
-struct LaterInfo {
-  Word32 state;                // LaterState; the only word of the record that changes
-  std::uint32_t reason_bytes;  // of a text behind the headers
-  std::uint64_t due_ns;        // retry: CLOCK_MONOTONIC; 0: it waits for the ring of a member, not for a time
-  std::uint64_t entry;         // retry: of the attempt that ended, in ring `ring`; an ack of it still counts
-  std::uint64_t ring;          // incarnation
-  std::uint64_t dead_unix_ns;  // dead-letter: when
-  std::uint64_t untaken;       // retry: 1: its attempt has not begun, it was taken back from a ring
-};
-
 // ------------------------------------------------------------------------------------------------------------- exchange
 
 inline constexpr std::size_t max_publishers = 1024;
@@ -121,9 +52,12 @@ inline constexpr std::size_t name_bytes = 64;  // names of publishers and subscr
 
 /// What moves where. redeliver, retry, bury: a delivery of the member ring, into ring or backlog, the retry log, the
 /// dead-letter log. hand: one that was not taken, into the ring of another member. park: the head of a backlog, into the
-/// retry log, where it waits for its key slot. set_aside: one that was not taken, into the retry log. discard, forget: a
-/// delivery of a ring (or, with `to` 0, the whole backlog), a record of the retry log, purged. release, complete: a record of the retry log, into ring or backlog, or nowhere since it was acked
-/// late. requeue, remove: a record of the dead-letter log, into the retry log, or nowhere.
+/// retry log, where it waits for its key slot. set_aside: one that was not taken, into the retry log. discard, forget,
+/// expire: a delivery of a ring (or, with `to` 0, events of the backlog), a record of the retry log, gone since it was
+/// purged or (expire) its time was over. release, complete: a record of the retry log, into ring or backlog, or nowhere
+/// since it was acked late. requeue, remove: a record of the dead-letter log, into the retry log, or nowhere. give_up,
+/// give_up_later: the head of the backlog, a record of the retry log, into the dead-letter log without having been taken.
+/// announce: a record of the dead-letter log, a copy of it into the ring of X's own publisher.
 enum class TransactionKind : std::uint32_t {
   none = 0,
   route = 1,
@@ -140,6 +74,10 @@ enum class TransactionKind : std::uint32_t {
   set_aside = 12,
   discard = 13,
   forget = 14,
+  expire = 15,
+  give_up = 16,
+  give_up_later = 17,
+  announce = 18,
 };
 
 /// What X is about to do. `n` is stored last; of the two records of a shard the one with the larger `n` counts.
@@ -155,7 +93,7 @@ struct Intent {
 };
 
 enum class ExchangeState : std::uint32_t { none = 0, recovering = 1, running = 2, stopped = 3 };
-enum class PublisherState : std::uint32_t { none = 0, named = 1, anonymous = 2 };
+enum class PublisherState : std::uint32_t { none = 0, named = 1, anonymous = 2, exchange = 3 };
 
 /// Directory entry of a publisher. The name is written before `state`; `incarnation` names the ring and cursor files.
 struct PublisherEntry {
@@ -200,13 +138,19 @@ struct TopicText {
 
 // -------------------------------------------------------------------------------------------------------------- ingress
 
+/// "The sink holds [base, tail) of transaction n."
+struct Sink {
+  Word64 base;
+  Word64 n;
+};
+
 struct IngressRing {
   SegmentHeader header;
   std::uint64_t ring_bytes;      // power of two
   std::uint64_t start_position;  // of this incarnation
   std::array<std::uint8_t, 48> padding0;
   alignas(64) Word64 tail;  // position behind the last committed record
-  Word64 sequence;          // of the last event committed (stored before `tail`)
+  Word64 events;            // committed by this publisher, earlier incarnations included (stored before `tail`)
   Word64 topics;            // topics defined so far
   Word64 back_pressured;    // publishes refused or made to wait because the ring was full
   std::array<std::uint8_t, 32> padding1;
@@ -228,6 +172,11 @@ struct IngressBlock {
   std::uint64_t reserved;
 };
 
+/// Events that X is through with.
+constexpr std::uint64_t events_of(const IngressBlock& block) noexcept {
+  return block.routed + block.unroutable + block.duplicates + block.discarded;
+}
+
 struct IngressCursor {
   SegmentHeader header;
   alignas(64) Word64 consumed;  // what the publisher reads: everything before it is reusable
@@ -235,22 +184,16 @@ struct IngressCursor {
   alignas(64) Word32 not_polled;  // 1: X sleeps or has this ring off its list; ring the bell after a commit
   std::array<std::uint8_t, 60> padding1;
   alignas(64) Word64 version;
-  Word64 topics;          // publisher-local topics mapped so far
-  Word64 first_sequence;  // of this incarnation
-  Word64 quarantined;     // 1: the ring was found damaged and is not read any more
-  std::array<std::uint8_t, 32> padding2;
+  Word64 topics;       // publisher-local topics mapped so far
+  Word64 quarantined;  // 1: the ring was found damaged and is not read any more
+  Sink sink;           // of a ring that X itself writes
+  std::array<std::uint8_t, 24> padding2;
   std::array<IngressBlock, 2> blocks;
   std::array<std::uint8_t, 3648> padding3;
   // at page_bytes: Word32 per publisher-local topic (1 based at index 0): its number in the topic table; the file grows
 };
 
 // --------------------------------------------------------------------------------------------------------- subscription
-
-/// "The sink holds [base, tail) of transaction n."
-struct Sink {
-  Word64 base;
-  Word64 n;
-};
 
 /// One of two copies, written whole, once per transaction that touches the subscription.
 struct SubscriptionBlock {
@@ -281,7 +224,11 @@ struct SubscriptionBlock {
   std::uint64_t dead_lettered;          // ever
   std::uint64_t requeued;               // ever
   std::uint64_t dead_removed;           // purged from the dead-letter log
-  std::uint64_t delayed_events;         // of retry_events: never delivered yet
+  std::uint64_t delayed_events;         // of retry_events: the attempt that they wait for is not a new one
+  std::uint64_t delayed_bytes;          // of them
+  std::uint64_t expired;                // not delivered since their time was over, and not dead-lettered
+  std::uint64_t backlog_expires;        // 1: the backlog may hold events with a time of their own
+  std::uint64_t dead_published;         // log position: what is before it has been published to the dead-letter topic
   std::array<std::uint64_t, 8> totals;  // by DeliveryState, of rings that were retired
 };
 
@@ -301,7 +248,7 @@ struct SubscriptionSegment {
   Sink dead;
   std::array<std::uint8_t, 16> padding1;
   std::array<Word16, key_slots> slot_owners;  // MemberRing::number of the member that a key slot belongs to, 0: nobody
-  std::array<std::uint8_t, 1216> padding2;
+  std::array<std::uint8_t, 1152> padding2;
 };
 
 // --------------------------------------------------------------------------------------------------------------- member

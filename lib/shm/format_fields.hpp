@@ -28,13 +28,16 @@
   F(RecordHeader, key_bytes, 36, 2) \
   F(RecordHeader, publisher, 38, 2) \
   F(RecordHeader, delivery, 40, 8) \
+  S(TimingInfo, 16) \
+  F(TimingInfo, expires_ns, 0, 8) \
+  F(TimingInfo, not_before_ns, 8, 8) \
   S(AttemptInfo, 32) \
   F(AttemptInfo, first_delivered_ns, 0, 8) \
   F(AttemptInfo, attempt, 8, 4) \
   F(AttemptInfo, cause, 12, 2) \
   F(AttemptInfo, history, 14, 2) \
   F(AttemptInfo, budget_from, 16, 4) \
-  F(AttemptInfo, reserved, 20, 4) \
+  F(AttemptInfo, requeued, 20, 4) \
   F(AttemptInfo, reserved2, 24, 8) \
   S(PastAttempt, 16) \
   F(PastAttempt, ended_ns, 0, 8) \
@@ -91,7 +94,7 @@
   F(IngressRing, start_position, 136, 8) \
   F(IngressRing, padding0, 144, 48) \
   F(IngressRing, tail, 192, 8) \
-  F(IngressRing, sequence, 200, 8) \
+  F(IngressRing, events, 200, 8) \
   F(IngressRing, topics, 208, 8) \
   F(IngressRing, back_pressured, 216, 8) \
   F(IngressRing, padding1, 224, 32) \
@@ -115,15 +118,15 @@
   F(IngressCursor, padding1, 196, 60) \
   F(IngressCursor, version, 256, 8) \
   F(IngressCursor, topics, 264, 8) \
-  F(IngressCursor, first_sequence, 272, 8) \
-  F(IngressCursor, quarantined, 280, 8) \
-  F(IngressCursor, padding2, 288, 32) \
+  F(IngressCursor, quarantined, 272, 8) \
+  F(IngressCursor, sink, 280, 16) \
+  F(IngressCursor, padding2, 296, 24) \
   F(IngressCursor, blocks, 320, 128) \
   F(IngressCursor, padding3, 448, 3648) \
   S(Sink, 16) \
   F(Sink, base, 0, 8) \
   F(Sink, n, 8, 8) \
-  S(SubscriptionBlock, 288) \
+  S(SubscriptionBlock, 320) \
   F(SubscriptionBlock, n, 0, 8) \
   F(SubscriptionBlock, ring_of_n, 8, 8) \
   F(SubscriptionBlock, backlog_of_n, 16, 8) \
@@ -152,21 +155,25 @@
   F(SubscriptionBlock, requeued, 200, 8) \
   F(SubscriptionBlock, dead_removed, 208, 8) \
   F(SubscriptionBlock, delayed_events, 216, 8) \
-  F(SubscriptionBlock, totals, 224, 64) \
+  F(SubscriptionBlock, delayed_bytes, 224, 8) \
+  F(SubscriptionBlock, expired, 232, 8) \
+  F(SubscriptionBlock, backlog_expires, 240, 8) \
+  F(SubscriptionBlock, dead_published, 248, 8) \
+  F(SubscriptionBlock, totals, 256, 64) \
   S(SubscriptionSegment, 4096) \
   F(SubscriptionSegment, header, 0, 128) \
   F(SubscriptionSegment, version, 128, 8) \
   F(SubscriptionSegment, backlog_tail, 136, 8) \
   F(SubscriptionSegment, backlog, 144, 16) \
   F(SubscriptionSegment, padding0, 160, 32) \
-  F(SubscriptionSegment, blocks, 192, 576) \
-  F(SubscriptionSegment, retry_tail, 768, 8) \
-  F(SubscriptionSegment, retry, 776, 16) \
-  F(SubscriptionSegment, dead_tail, 792, 8) \
-  F(SubscriptionSegment, dead, 800, 16) \
-  F(SubscriptionSegment, padding1, 816, 16) \
-  F(SubscriptionSegment, slot_owners, 832, 2048) \
-  F(SubscriptionSegment, padding2, 2880, 1216) \
+  F(SubscriptionSegment, blocks, 192, 640) \
+  F(SubscriptionSegment, retry_tail, 832, 8) \
+  F(SubscriptionSegment, retry, 840, 16) \
+  F(SubscriptionSegment, dead_tail, 856, 8) \
+  F(SubscriptionSegment, dead, 864, 16) \
+  F(SubscriptionSegment, padding1, 880, 16) \
+  F(SubscriptionSegment, slot_owners, 896, 2048) \
+  F(SubscriptionSegment, padding2, 2944, 1152) \
   S(RingBlock, 128) \
   F(RingBlock, floor_entry, 0, 8) \
   F(RingBlock, floor_position, 8, 8) \

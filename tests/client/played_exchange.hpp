@@ -41,7 +41,6 @@ struct PlayedIngress {
     const auto fill_cursor = [&](std::byte* base) {
       auto* made = reinterpret_cast<shm::IngressCursor*>(base);
       made->consumed.store(start, std::memory_order_relaxed);
-      made->first_sequence.store(1, std::memory_order_relaxed);
     };
     ring = shm::Segment::create(exchange.directory, "ring", SegmentKind::ingress_ring, shm::page_bytes + ring_bytes, 1,
                                 0, fill_ring);

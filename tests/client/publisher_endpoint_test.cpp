@@ -38,7 +38,7 @@ TEST_CASE("a topic is defined before its first event, once") {
   CHECK(seen == std::vector<std::string>{"T1orders.created", "E1orders.created", "E1orders.created", "T2a", "E2a",
                                          "E1orders.created", "E2a"});
   CHECK(ingress.words().topics.load(std::memory_order_relaxed) == 2);
-  CHECK(ingress.words().sequence.load(std::memory_order_relaxed) == 5);
+  CHECK(ingress.words().events.load(std::memory_order_relaxed) == 5);
 }
 
 TEST_CASE("invalid topics and events too large are refused before a byte is written") {

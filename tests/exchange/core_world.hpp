@@ -38,55 +38,67 @@ class CorePublisher {
     cursor_ =
         shm::Segment::attach(directory, grant.cursor_file, shm::SegmentKind::ingress_cursor, shm::Access::read_only);
     auto* page = ring_.as<shm::IngressRing>();
+    events_ = page->events.load(std::memory_order_relaxed);
     writer_ = ring::RingWriter(ring_.data() + shm::page_bytes, page->ring_bytes, &page->tail,
                                page->tail.load(std::memory_order_relaxed), 0);
   }
 
   /// False when the ring has no room.
-  bool add(const std::string& topic, const std::string& payload, const std::string& key = "") {
+  bool add(const std::string& topic, const std::string& payload, const std::string& key = "",
+           const shm::TimingInfo& times = {}) {
     writer_.set_head(cursor_.as<shm::IngressCursor>()->consumed.load(std::memory_order_acquire));
     std::uint32_t& number = topics_[topic];
     if (number == 0) {
       const std::uint32_t next = static_cast<std::uint32_t>(topics_.size());
-      if (!write(shm::RecordKind::topic, next, 0, topic, "")) {
+      if (!write(shm::RecordKind::topic, next, 0, topic, "", {})) {
         topics_.erase(topic);
         return false;
       }
       number = next;
     }
-    if (!write(shm::RecordKind::event, number, sequence_ + 1, payload, key)) return false;
+    if (!write(shm::RecordKind::event, number, sequence_ + 1, payload, key, times)) return false;
     ++sequence_;
+    ++events_;
     return true;
   }
   void commit() {
-    ring_.as<shm::IngressRing>()->sequence.store(sequence_, std::memory_order_relaxed);
+    ring_.as<shm::IngressRing>()->events.store(events_, std::memory_order_relaxed);
     writer_.commit();
   }
-  bool publish(const std::string& topic, const std::string& payload) {
-    const bool added = add(topic, payload);
+  bool publish(const std::string& topic, const std::string& payload, const shm::TimingInfo& times = {}) {
+    const bool added = add(topic, payload, "", times);
     commit();
     return added;
   }
   [[nodiscard]] std::uint64_t sequence() const { return sequence_; }
+  /// The next event gets the number behind this one.
+  void number_from(std::uint64_t sequence) { sequence_ = sequence; }
+  std::uint64_t published_ns = 1;  // of events that come
   [[nodiscard]] std::uint16_t slot() const { return slot_; }
   [[nodiscard]] std::uint64_t incarnation() const { return incarnation_; }
 
  private:
   bool write(shm::RecordKind kind, std::uint32_t topic, std::uint64_t sequence, const std::string& payload,
-             const std::string& key) {
+             const std::string& key, const shm::TimingInfo& times) {
+    const bool timed = times.expires_ns != 0 || times.not_before_ns != 0;
+    const std::size_t timing_bytes = timed ? sizeof times : 0;
     shm::RecordHeader header{};
-    header.bytes = static_cast<std::uint32_t>(ring::record_bytes(payload.size(), key.size(), 0));
+    header.flags = timed ? shm::flag_timing : 0;
+    header.bytes = static_cast<std::uint32_t>(ring::record_bytes(payload.size() + timing_bytes, key.size(), 0));
     header.kind = static_cast<std::uint16_t>(kind);
     header.sequence = sequence;
-    header.published_ns = 1;
+    header.published_ns = published_ns;
     header.topic = topic;
     header.payload_bytes = static_cast<std::uint32_t>(payload.size());
     header.key_bytes = static_cast<std::uint16_t>(key.size());
     std::byte* to = writer_.claim(header.bytes);
     if (to == nullptr) return false;
     std::memcpy(to, &header, sizeof header);
-    std::memcpy(to + sizeof header, payload.data(), payload.size());
-    std::memcpy(to + sizeof header + payload.size(), key.data(), key.size());
+    to += sizeof header;
+    std::memcpy(to, &times, timing_bytes);
+    to += timing_bytes;
+    std::memcpy(to, payload.data(), payload.size());
+    std::memcpy(to + payload.size(), key.data(), key.size());
     writer_.advance(header.bytes);
     return true;
   }
@@ -94,6 +106,7 @@ class CorePublisher {
   std::uint16_t slot_;
   std::uint64_t incarnation_;
   std::uint64_t sequence_;
+  std::uint64_t events_ = 0;
   shm::Segment ring_;
   shm::Segment cursor_;
   ring::RingWriter writer_;

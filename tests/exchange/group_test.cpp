@@ -224,3 +224,57 @@ TEST_CASE("who may join: a group takes any number of members, an ordered subscri
   options.patterns = {"#"};
   CHECK_THROWS_WITH_AS(world.x->update_subscription(options, {"group"}), doctest::Contains("can't change"), Error);
 }
+
+TEST_CASE("a backlog gets shorter while the rings of several publishers are full") {
+  for (const bool grouped : {false, true}) {
+    CAPTURE(grouped);
+    World world;
+    SubscriptionOptions options = group(4096);
+    options.group = grouped;
+    options.ring_bytes = 1 << 20;
+    world.x->detach_member(lane_of(world, world.member("s", {"#"}, options)));
+    publish(world, 500);
+    publish(world, 500);
+    auto member = world.member("s", {"#"}, options);
+    std::vector<CorePublisher> publishers;
+    for (int i = 0; i < 3; ++i) publishers.push_back(world.publisher());
+    const exchange::Queue& queue = *world.x->find_queue("s");
+    CHECK(queue.block.backlog_events == 1'000);
+    int steps = 0;
+    for (; steps < 50 && queue.block.backlog_events != 0; ++steps) {
+      for (CorePublisher& publisher : publishers) {
+        while (publisher.add("a", "x")) {
+        }
+        publisher.commit();
+      }
+      world.x->step(world.now_ns);
+      for (const Seen& seen : take_all(member)) member.verdict(seen.entry, ring::Verdict::ack);
+    }
+    CHECK(steps < 50);
+    world.run();
+    world.stat();
+  }
+}
+
+TEST_CASE("a group of which every member stood still, with full rings, goes on when one moves") {
+  World world;
+  auto first = world.member("g", {"#"}, group(4));
+  auto second = world.member("g", {"#"}, group(4));
+  publish(world, 12);
+  for (int i = 0; i < 20; ++i) world.tick();  // what they have not taken is taken back from both
+  std::set<std::uint64_t> acked;
+  for (int i = 0; i < 20; ++i) {
+    for (CoreMember* member : {&first, &second}) {
+      for (const Seen& seen : take_all(*member)) {
+        CHECK(seen.attempt == 1);
+        CHECK(acked.insert(seen.delivery).second);
+        member->verdict(seen.entry, ring::Verdict::ack);
+      }
+    }
+    world.tick();
+  }
+  CHECK(acked.size() == 12);
+  const auto row = row_of(world.stat(), "g");
+  CHECK(row["acked"] == 12);
+  CHECK(row["delivered"] == 12);
+}

@@ -168,3 +168,22 @@ TEST_CASE("a subscription that ends goes when nothing is left in it, not before"
   world.tick();
   CHECK(world.x->find_queue("s") == nullptr);
 }
+
+TEST_CASE("what a pause took back from a member that left is not shown to the next one, and comes once") {
+  World world;
+  auto member = world.member("s", {"#"}, exact());
+  publish(world, 5);
+  world.x->pause(*world.x->find_queue("s"));
+  world.x->detach_member(world.x->find_queue("s")->lane);
+  auto next = world.member("s", {});
+  CHECK(take_all(next).empty());
+  world.x->resume(*world.x->find_queue("s"));
+  world.tick();
+  const std::vector<Seen> got = take_all(next);
+  CHECK(deliveries(got) == range(1, 5));
+  for (const Seen& seen : got) next.verdict(seen.entry, ring::Verdict::ack);
+  world.tick();
+  const auto row = row_of(world.stat(), "s");
+  CHECK(row["acked"] == 5);
+  CHECK(row["delivered"] == 5);
+}

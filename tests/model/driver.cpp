@@ -37,7 +37,22 @@ bool Driver::exchange(bool may_die, const std::function<void()>& work) {
   if (died) revive();
   shm::Environment::hook = nullptr;
   look_at_routing();
+  look_at_revoked();
   return died;
+}
+
+// Does one thing of the exchange's, and once more if it died in it. True if it did.
+bool Driver::surely(const std::function<void()>& work) {
+  const bool died = exchange(true, work);
+  if (died) {
+    exchange(false, work);
+    restart_models();
+  }
+  return died;
+}
+
+exchange::Queue& Driver::queue_of(const Receiver& receiver) {
+  return *world_.x->find_queue(receiver.model.options.name);
 }
 
 void Driver::revive() {
@@ -77,6 +92,7 @@ void Driver::run_exchange() {
 }
 
 void Driver::tick(std::uint64_t ns) {
+  for (const auto& receiver : receivers_) look(*receiver);
   world_.now_ns += ns;
   const std::uint64_t ticked = epoch_ + 1;
   const bool again = exchange(true, [this] { world_.x->tick(world_.now_ns); });
@@ -87,6 +103,7 @@ void Driver::tick(std::uint64_t ns) {
     shm::Environment::hook = nullptr;
     look_at_routing();
   }
+  look_at_ends();
   for (const auto& receiver : receivers_) {
     receiver->model.tick(world_.now_ns, logs_of(receiver->model.options.name), ticked, again);
   }
@@ -114,7 +131,7 @@ void Driver::look_at_routing() {
       bool matched = false;
       for (const auto& receiver : receivers_) {
         if (!receiver->model.matches(event.topic)) continue;
-        receiver->model.route({sender->slot, event.sequence}, event.bytes, epoch_);
+        receiver->model.route({sender->slot, event.sequence}, event.bytes, event.key, epoch_);
         matched = true;
       }
       ++(matched ? sender->routed : sender->unroutable);
@@ -133,81 +150,40 @@ void Driver::look_at_drops() {
   }
 }
 
-// What lies in the retry log and in the dead-letter log of a subscription.
-Logs Driver::logs_of(const std::string& name) {
-  const exchange::Queue& queue = *world_.x->find_queue(name);
-  Logs logs;
-  const auto keep = [&name](std::map<Id, Kept>& where, const ring::EventParts& event) {
-    const exchange::Attempt attempt = exchange::attempt_of(event);
-    Kept kept;
-    kept.id = {event.header->publisher, event.header->sequence};
-    kept.delivery = event.header->delivery;
-    kept.attempt = attempt.info.attempt;
-    for (std::size_t i = 0; i < attempt.info.history; ++i) kept.causes.push_back(attempt.past[i].cause);
-    kept.due_ns = event.later->due_ns;
-    kept.reason = exchange::reason_of(event);
-    const std::string payload(reinterpret_cast<const char*>(event.payload), event.header->payload_bytes);
-    if (payload != payload_of(kept.id, payload.size())) throw Complaint(name + ": a log holds another payload");
-    if (!where.emplace(kept.id, kept).second) throw Complaint(name + ": an event is twice in a log");
-  };
-  std::uint64_t position = queue.block.retry_head;
-  while (const shm::RecordHeader* record = queue.retry.at(position)) {
-    const ring::EventParts event = ring::parts(reinterpret_cast<const std::byte*>(record));
-    if (event.later->state.load(std::memory_order_relaxed) == 0) keep(logs.waiting, event);
-    position = log::SegmentLog::next(position, *record);
+// What a member has yet to take goes to others when it is taken back; that comes out of turn.
+void Driver::look_at_revoked() {
+  for (const auto& receiver : receivers_) {
+    exchange::Queue* queue = world_.x->find_queue(receiver->model.options.name);
+    if (queue == nullptr) continue;
+    for (const auto& consumer : receiver->consumers) {
+      const exchange::Lane* lane = queue->find_lane(consumer->member->ring);
+      if (lane == nullptr || lane->revoked_to == consumer->revoked_to) continue;
+      consumer->revoked_to = lane->revoked_to;
+      if (!queue->paused && !purging_) {
+        receiver->model.take_back(consumer->number, world_.now_ns);
+        ++happened_["idle"];
+      }
+      receiver->model.move(ids_in(*lane, lane->revoked_from, lane->revoked_to));
+    }
   }
-  (void)exchange::Exchange::walk_dead(queue, {}, [&](std::uint64_t, const ring::EventParts& event) {
-    keep(logs.dead, event);
-    logs.dead_bytes += event.header->bytes;
+}
+
+// Subscriptions that end, and are empty now.
+void Driver::look_at_ends() {
+  std::erase_if(receivers_, [this](const auto& receiver) {
+    if (world_.x->find_queue(receiver->model.options.name) != nullptr) return false;
+    if (!receiver->ending || !receiver->consumers.empty()) throw Complaint("a subscription is gone");
+    receiver->model.drained();
+    note(receiver->model.options.name + " has ended");
+    ++happened_["ended"];
     return true;
   });
-  return logs;
 }
 
-// Documents cost more than all the rest: every fourth tick, and the files every sixteenth; what is wrong stays wrong.
-void Driver::check(bool certainly) {
-  constexpr std::uint64_t often = 4;
-  constexpr std::uint64_t seldom = 16;
-  certainly = certainly || thorough_;
-  if (ticks_ % often != 0 && !certainly) return;
-  const auto live = exchange::stat_document(*world_.x, "model");
-  compare_books(live);
-  if (ticks_ % seldom != 0 && !certainly) return;
-  const auto dead = exchange::stat_document(*world_.directory, "model");
-  for (const char* part : {"publishers", "subscriptions"}) {
-    if (live[part] != dead[part]) {
-      throw Complaint(std::string("the files tell another story of ") + part + ": " + live[part].dump() + " / " +
-                      dead[part].dump());
-    }
-  }
-}
-
-void Driver::compare_books(const nlohmann::ordered_json& stat) {
-  for (const auto& receiver : receivers_) {
-    Counters counters;
-    for (const auto& row : stat["subscriptions"]) {
-      if (row["name"] != receiver->model.options.name) continue;
-      for (const auto& [name, value] : row.items()) {
-        if (value.is_number()) counters[name] = value.get<std::uint64_t>();
-      }
-      for (const auto& [reason, value] : row["dropped"].items()) {
-        counters["dropped." + reason] = value.get<std::uint64_t>();
-      }
-    }
-    receiver->model.check(counters);
-    if (drained_) {
-      for (const auto& [name, value] : counters) happened_[name] += value;
-    }
-    if (counters["members"] != (receiver->member ? 1U : 0U)) throw Complaint("a member too many or too few");
-  }
-  for (const auto& sender : senders_) {
-    for (const auto& row : stat["publishers"]) {
-      if (row["name"] != sender->name) continue;
-      const bool right = row["routed"] == sender->routed && row["unroutable"] == sender->unroutable &&
-                         row["in_ring"] == sender->pending.size() && row["duplicates"] == 0 && row["discarded"] == 0;
-      if (!right) throw Complaint("the counters of publisher " + row.dump() + " are wrong");
-    }
-  }
+// Between ticks, what is due may go back in subscriptions that are ordered by key.
+void Driver::look(Receiver& receiver) {
+  const SubscriptionOptions& options = receiver.model.options;
+  if (options.ordered_by_key) receiver.model.look(logs_of(options.name), last_tick_ns_, epoch_);
 }
 
 void Driver::run() {

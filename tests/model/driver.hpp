@@ -15,8 +15,22 @@
 
 namespace ackring::test::model {
 
+inline constexpr std::uint64_t ms = 1'000'000;
+
 /// How a driver deceives its model, to see whether that notices.
-enum class Lie { none, lost, duplicated, reordered, early, wrong_attempt, wrong_cause, wrong_payload };
+enum class Lie {
+  none,
+  lost,
+  duplicated,
+  reordered,
+  early,
+  wrong_attempt,
+  wrong_cause,
+  wrong_payload,
+  key_reordered,  // two events of one key
+  wrong_member,   // the key is another one's
+  unsettled,      // of an ordered subscription: the next one comes, and this one is not acked
+};
 
 class Driver {
  public:
@@ -44,6 +58,7 @@ class Driver {
   struct Pending {
     std::uint64_t sequence;
     std::string topic;
+    std::string key;
     std::size_t bytes;
   };
   struct Sender {
@@ -54,13 +69,21 @@ class Driver {
     std::uint64_t routed = 0;
     std::uint64_t unroutable = 0;
   };
-  struct Receiver {
-    explicit Receiver(SubscriptionOptions options) : model(std::move(options)) {}
-    Subscription model;
+  struct Consumer {
+    std::uint64_t number = 0;  // that the model knows it by
     std::unique_ptr<CoreMember> member;
     std::map<std::uint64_t, std::pair<std::string_view, std::string>> views;  // by entry, and what they should show
     std::vector<std::uint64_t> past;                                          // entries with a verdict
     bool releases = false;  // its views are let go without verdicts; then nothing is acked in bulk
+    bool lazy = false;      // it does little
+    std::uint64_t revoked_to = 0;
+  };
+  struct Receiver {
+    explicit Receiver(SubscriptionOptions options) : model(std::move(options)) {}
+    Subscription model;
+    std::vector<std::unique_ptr<Consumer>> consumers;
+    std::uint64_t joined = 0;
+    bool ending = false;  // it goes when it is empty
   };
 
   std::uint64_t below(std::uint64_t limit) { return random_() % limit; }
@@ -78,9 +101,17 @@ class Driver {
   void run_exchange();
   void tick(std::uint64_t ns);
   void act(const std::function<void()>& work);
+  bool surely(const std::function<void()>& work);
   void look_at_routing();
   void look_at_drops();
+  void look_at_revoked();
+  void look_at_ends();
+  void look(Receiver& receiver);
+  [[nodiscard]] exchange::Queue& queue_of(const Receiver& receiver);
+
+  // books.cpp
   Logs logs_of(const std::string& name);
+  static std::vector<Id> ids_in(const exchange::Lane& lane, std::uint64_t from, std::uint64_t to);
   void check(bool certainly = false);
   void compare_books(const nlohmann::ordered_json& stat);
 
@@ -88,18 +119,32 @@ class Driver {
   SubscriptionOptions any_options();
   std::vector<std::string> any_patterns();
   void step();
+  void let_time_pass();
   void publish();
-  void take(Receiver& receiver, std::uint64_t count);
-  void tell_taken(Receiver& receiver, Seen seen);
-  void decide(Receiver& receiver);
-  void check_views(Receiver& receiver);
-  void attach(Receiver& receiver);
-  void detach(Receiver& receiver);
   void open_or_close(Sender& sender);
   void change_subscription();
-  void operate(Receiver& receiver);
   void drain();
+  void end_all();
   [[nodiscard]] bool all_routed() const;
+
+  // operators.cpp
+  void operate(Receiver& receiver);
+  void pause_or_resume(Receiver& receiver);
+  void purge(Receiver& receiver);
+  void end(Receiver& receiver);
+  void operate_dead(Receiver& receiver);
+
+  // consumers.cpp
+  void attach(Receiver& receiver);
+  void detach(Receiver& receiver, Consumer& consumer);
+  void take(Receiver& receiver, Consumer& consumer, std::uint64_t count);
+  void tell_taken(Receiver& receiver, Consumer& consumer, const Seen& seen);
+  bool deceive(Receiver& receiver, Consumer& consumer, std::vector<Taken>& told, std::uint64_t& now_ns);
+  bool reorder(Receiver& receiver, Consumer& consumer, std::vector<Taken>& told);
+  bool hide_ack(Receiver& receiver, Consumer& consumer, std::vector<Taken>& told);
+  void decide(Receiver& receiver, Consumer& consumer);
+  void check_views(Receiver& receiver, Consumer& consumer);
+  bool take_and_ack_all(Receiver& receiver);
 
   std::mt19937_64 random_;
   Hook hook_;
@@ -117,6 +162,7 @@ class Driver {
   Counters happened_;
   Lie lie_;
   bool lied_ = false;
+  bool purging_ = false;
 };
 
 }  // namespace ackring::test::model

@@ -55,11 +55,13 @@ void Subscription::complain(Id id, const std::string& what) const {
   throw Complaint(options.name + ": " + std::to_string(id.publisher) + "/" + std::to_string(id.sequence) + ": " + what);
 }
 
-void Subscription::route(Id id, std::size_t bytes, std::uint64_t epoch) {
+void Subscription::route(Id id, std::size_t bytes, const std::string& key, std::uint64_t epoch) {
   Event event;
   event.bytes = bytes;
-  event.epoch = epoch;
-  ++counters_["matched"];
+  event.key = key;
+  event.routed = event.epoch = epoch;
+  const std::uint64_t number = ++counters_["matched"];
+  numbers_.try_emplace(epoch, Numbers{number, number}).first->second.last = number;
   if (bytes > options.ring_bytes / 4) {
     event.place = Place::dropped;
     ++counters_["dropped.too-large"];
@@ -67,144 +69,85 @@ void Subscription::route(Id id, std::size_t bytes, std::uint64_t epoch) {
   if (!events_.emplace(id, event).second) complain(id, "routed twice");
 }
 
-// ----------------------------------------------------------------------------------------------------------- the member
+// ------------------------------------------------------------------------------------------------------------- verdicts
 
-// The entries of a new member begin where those of the last one ended.
-void Subscription::join() { through_ = released_ = last_entry_; }
-
-void Subscription::take(const Taken& seen, std::uint64_t now_ns) {
-  const auto found = events_.find(seen.id);
-  if (found == events_.end()) complain(seen.id, "taken, but never matched");
-  Event& event = found->second;
-  if (seen.entry < last_entry_) complain(seen.id, "entry " + std::to_string(seen.entry) + " taken twice");
-  if (event.place == Place::waiting && now_ns < event.due_low) complain(seen.id, "taken before it was due");
-  if (event.place != Place::queued) {
-    complain(seen.id, "taken, but its place is " + std::to_string(static_cast<int>(event.place)));
-  }
-  if (seen.attempt != event.attempt) {
-    complain(seen.id, "attempt " + std::to_string(seen.attempt) + " instead of " + std::to_string(event.attempt));
-  }
-  if (event.delivery != 0 && seen.delivery != event.delivery) complain(seen.id, "another delivery number");
-  if (event.attempt == 1) {
-    if (seen.delivery <= last_delivery_) complain(seen.id, "first deliveries are not in order");
-    last_delivery_ = seen.delivery;
-  } else if (now_ns < event.due_low) {
-    complain(seen.id, "taken before it was due");
-  }
-  compare_causes(seen.id, event, seen.causes);
-  if (seen.payload != payload_of(seen.id, event.bytes)) complain(seen.id, "another payload");
-  pass_over(seen.id, event);
-  event.delivery = seen.delivery;
-  ++counters_["delivered"];
-  last_entry_ = seen.entry + 1;
-  if (options.guarantee == Guarantee::at_most_once) {
-    event.place = Place::acked;
-    return;
-  }
-  event.place = Place::in_flight;
-  Take take;
-  take.id = seen.id;
-  takes_[seen.entry] = take;
-}
-
-// What stood before a taken event in the queue and was not taken can only have been dropped.
-void Subscription::pass_over(Id id, const Event& event) {
-  for (auto& [other, before] : events_) {
-    if (before.place != Place::queued || other == id) continue;
-    bool earlier = before.epoch < event.epoch;
-    if (before.epoch == event.epoch) {
-      const bool both_first = before.attempt == 1 && event.attempt == 1;
-      const bool both_due = before.due_known && event.due_known;
-      earlier = (both_first && other.publisher == id.publisher && other.sequence < id.sequence) ||
-                (both_due && before.due_low < event.due_low);
-    }
-    if (!earlier) continue;
-    if (!may_drop()) complain(other, "was passed over by " + std::to_string(id.sequence) + ": lost, or out of order");
-    drop(other, before);
-  }
-}
-
-bool Subscription::may_drop() const {
-  return options.overflow == Overflow::drop_newest || options.overflow == Overflow::drop_oldest ||
-         (options.overflow == Overflow::automatic && options.guarantee == Guarantee::at_most_once);
-}
-
-void Subscription::drop(Id id, Event& event) {
-  if (event.attempt != 1 && options.overflow == Overflow::drop_newest) {
-    complain(id, "a redelivery was dropped as the newest");
-  }
-  event.place = Place::dropped;
-  ++dropped_;
-}
-
-bool Subscription::verdict(std::uint64_t entry, Word word, std::optional<std::uint64_t> delay_ns,
+bool Subscription::verdict(std::uint64_t member, std::uint64_t entry, Word word, std::optional<std::uint64_t> delay_ns,
                            const std::string& reason) {
-  const auto found = takes_.find(entry);
-  if (found == takes_.end() || found->second.word != Word::none) return false;
+  auto& takes = members_.at(member).takes;
+  const auto found = takes.find(entry);
+  if (found == takes.end() || found->second.word != Word::none) return false;
   found->second.word = word;
   found->second.delay_ns = delay_ns;
   found->second.reason = reason;
   return true;
 }
 
-bool Subscription::extend(std::uint64_t entry, std::uint64_t ns) {
-  const auto found = takes_.find(entry);
-  if (found == takes_.end() || found->second.word != Word::none) return false;
+bool Subscription::extend(std::uint64_t member, std::uint64_t entry, std::uint64_t ns) {
+  auto& takes = members_.at(member).takes;
+  const auto found = takes.find(entry);
+  if (found == takes.end() || found->second.word != Word::none) return false;
   ++found->second.extensions;
   found->second.extension_ns = ns;
   return true;
 }
 
-void Subscription::ack_through(std::uint64_t entry) { through_ = std::max(through_, entry + 1); }
+void Subscription::ack_through(std::uint64_t member, std::uint64_t entry) {
+  members_.at(member).through = std::max(members_.at(member).through, entry + 1);
+}
 
-void Subscription::release() { released_ = last_entry_; }
+void Subscription::release(std::uint64_t member) { members_.at(member).released = members_.at(member).next_entry; }
 
-std::vector<std::uint64_t> Subscription::open_entries() const {
+std::vector<std::uint64_t> Subscription::open_entries(std::uint64_t member) const {
+  const Member& of = members_.at(member);
   std::vector<std::uint64_t> entries;
-  for (const auto& [entry, take] : takes_) {
-    if (entry >= released_ && (entry >= through_ || take.word != Word::none)) entries.push_back(entry);
+  for (const auto& [entry, take] : of.takes) {
+    if (entry >= of.released && (entry >= of.through || take.word != Word::none)) entries.push_back(entry);
   }
   return entries;
 }
 
-bool Subscription::holds(std::uint64_t entry) const {
-  const auto found = takes_.find(entry);
-  return found != takes_.end() && entry >= released_ && effective(entry, found->second) == Word::none;
+bool Subscription::holds(std::uint64_t member, std::uint64_t entry) const {
+  const Member& of = members_.at(member);
+  const auto found = of.takes.find(entry);
+  return found != of.takes.end() && entry >= of.released && effective(of, entry, found->second) == Word::none;
 }
 
-Word Subscription::effective(std::uint64_t entry, const Take& take) const {
+Word Subscription::effective(const Member& member, std::uint64_t entry, const Take& take) {
   if (take.word != Word::none) return take.word;
-  return entry < through_ ? Word::ack : Word::none;
+  return entry < member.through ? Word::ack : Word::none;
 }
 
 // --------------------------------------------------------------------------------------------------------- the exchange
 
-void Subscription::read_verdicts(std::uint64_t from_ns, std::uint64_t now_ns, const Logs& logs, std::uint64_t epoch) {
-  for (auto at = takes_.begin(); at != takes_.end();) {
+void Subscription::read_verdicts(std::uint64_t number, std::uint64_t from_ns, std::uint64_t now_ns, const Logs& logs,
+                                 std::uint64_t epoch) {
+  Member& member = members_.at(number);
+  for (auto at = member.takes.begin(); at != member.takes.end();) {
     auto& [entry, take] = *at;
     Event& event = events_.at(take.id);
-    const Word word = effective(entry, take);
+    const Word word = effective(member, entry, take);
     bool through = word != Word::none;
     if (!take.open && word == Word::ack) {
       ++counters_["late_acks"];
-      if (event.place == Place::waiting && event.acked_by == entry) {
+      if (event.place == Place::waiting && event.acked_by == Entry{number, entry}) {
         event.place = Place::acked;
       }
     } else if (take.open && word == Word::ack) {
       event.place = Place::acked;
     } else if (take.open && word != Word::none) {
-      through = fail(entry, take, word == Word::nack ? nacked : rejected, from_ns, now_ns, logs, epoch);
+      through = fail({number, entry}, take, word == Word::nack ? nacked : rejected, from_ns, now_ns, logs, epoch);
     } else if (take.open && take.extensions != take.extensions_read) {
       take.extensions_read = take.extensions;
       take.deadline_ns = now_ns + take.extension_ns;
     }
-    at = through ? takes_.erase(at) : std::next(at);
+    at = through ? member.takes.erase(at) : std::next(at);
   }
 }
 
-void Subscription::watch_time(std::uint64_t now_ns, const Logs& logs, std::uint64_t epoch, bool again) {
+void Subscription::watch_time(std::uint64_t number, std::uint64_t now_ns, const Logs& logs, std::uint64_t epoch,
+                              bool again) {
   const auto timeout_ns = static_cast<std::uint64_t>(options.ack_timeout.count());
-  for (auto& [entry, take] : takes_) {
+  for (auto& [entry, take] : members_.at(number).takes) {
     if (!take.open || take.word != Word::none) continue;
     const bool passed = take.mark_ns && now_ns - *take.mark_ns >= timeout_ns;
     const bool extended = take.extensions_read != 0;
@@ -215,7 +158,7 @@ void Subscription::watch_time(std::uint64_t now_ns, const Logs& logs, std::uint6
       const auto waiting = logs.waiting.find(take.id);
       over = (waiting != logs.waiting.end() && waiting->second.attempt == event.attempt) || logs.dead.contains(take.id);
     }
-    if (over && fail(entry, take, timed_out, now_ns, now_ns, logs, epoch)) continue;
+    if (over && fail({number, entry}, take, timed_out, now_ns, now_ns, logs, epoch)) continue;
     if (!take.mark_ns || again) take.mark_ns = now_ns;
     if (again) {
       take.mark_passed = false;
@@ -227,37 +170,51 @@ void Subscription::watch_time(std::uint64_t now_ns, const Logs& logs, std::uint6
 void Subscription::tick(std::uint64_t now_ns, const Logs& logs, std::uint64_t epoch, bool again) {
   if (last_tick_ns_ != 0 && now_ns > last_tick_ns_ + longest_gap_ns) {
     const std::uint64_t excess = now_ns - last_tick_ns_ - longest_gap_ns;
-    for (auto& [entry, take] : takes_) {
-      if (take.mark_ns) *take.mark_ns += excess;
-      take.deadline_ns += excess;
+    for (auto& [number, member] : members_) {
+      for (auto& [entry, take] : member.takes) {
+        if (take.mark_ns) *take.mark_ns += excess;
+        take.deadline_ns += excess;
+      }
     }
   }
   last_tick_ns_ = now_ns;
-  read_verdicts(now_ns, now_ns, logs, epoch);
-  watch_time(now_ns, logs, epoch, again);
+  for (const auto& item : members_) {
+    read_verdicts(item.first, now_ns, now_ns, logs, epoch);
+    watch_time(item.first, now_ns, logs, epoch, again);
+  }
   compare_logs(logs, now_ns, epoch);
 }
 
-void Subscription::leave(std::uint64_t last_tick_ns, std::uint64_t now_ns, const Logs& logs, std::uint64_t epoch) {
-  read_verdicts(last_tick_ns, now_ns, logs, epoch);
-  for (auto& [entry, take] : takes_) {
-    if (take.open) (void)fail(entry, take, member_died, last_tick_ns, now_ns, logs, epoch);
+void Subscription::look(const Logs& logs, std::uint64_t last_tick_ns, std::uint64_t epoch) {
+  compare_logs(logs, last_tick_ns, epoch);
+}
+
+void Subscription::leave(std::uint64_t member, std::uint64_t last_tick_ns, std::uint64_t now_ns, const Logs& logs,
+                         std::uint64_t epoch) {
+  read_verdicts(member, last_tick_ns, now_ns, logs, epoch);
+  for (auto& [entry, take] : members_.at(member).takes) {
+    if (take.open) (void)fail({member, entry}, take, member_died, last_tick_ns, now_ns, logs, epoch);
   }
-  takes_.clear();
-  for (auto& [id, event] : events_) event.acked_by.reset();
+  members_.erase(member);
+  for (auto& [id, event] : events_) {
+    if (event.acked_by && event.acked_by->first == member) event.acked_by.reset();
+  }
+  std::erase_if(owners_, [member](const auto& owner) { return owner.second == member; });
   compare_logs(logs, std::nullopt, epoch);
 }
 
 void Subscription::restart() {
   last_tick_ns_ = 0;
-  for (auto& [entry, take] : takes_) {
-    take.mark_ns.reset();
-    take.mark_passed = false;
-    take.extensions_read = 0;
+  for (auto& [number, member] : members_) {
+    for (auto& [entry, take] : member.takes) {
+      take.mark_ns.reset();
+      take.mark_passed = false;
+      take.extensions_read = 0;
+    }
   }
 }
 
-bool Subscription::fail(std::uint64_t entry, Take& take, Cause cause, std::uint64_t from_ns, std::uint64_t now_ns,
+bool Subscription::fail(Entry which, Take& take, Cause cause, std::uint64_t from_ns, std::uint64_t now_ns,
                         const Logs& logs, std::uint64_t epoch) {
   Event& event = events_.at(take.id);
   const bool exhausted = event.attempt - event.budget_from >= options.max_deliveries;
@@ -271,6 +228,11 @@ bool Subscription::fail(std::uint64_t entry, Take& take, Cause cause, std::uint6
   take.open = false;
   if (buried) return true;
   event.causes.push_back(cause);
+  event.requeued = false;
+  if (cause == member_died && dispatched()) {  // it comes to another one by way of the retry log
+    wait(event, 0, from_ns, now_ns);
+    return true;
+  }
   if (cause == member_died) {
     event.place = Place::queued;
     event.epoch = epoch;
@@ -281,7 +243,7 @@ bool Subscription::fail(std::uint64_t entry, Take& take, Cause cause, std::uint6
     return true;
   }
   wait(event, cause == nacked ? take.delay_ns : std::nullopt, from_ns, now_ns);
-  if (cause == timed_out) event.acked_by = entry;
+  if (cause == timed_out) event.acked_by = which;
   return true;
 }
 
@@ -327,13 +289,14 @@ void Subscription::requeue(const std::vector<Id>& ids, std::uint64_t now_ns, con
     Event& event = events_.at(id);
     if (event.place != Place::dead) complain(id, "requeued, but was no dead letter");
     event.budget_from = event.attempt;
+    event.requeued = true;
     wait(event, 0, now_ns, now_ns);
     ++counters_["requeued"];
   }
   compare_logs(logs, std::nullopt, 0);
 }
 
-void Subscription::purge(const std::vector<Id>& ids, const Logs& logs) {
+void Subscription::purge_dead(const std::vector<Id>& ids, const Logs& logs) {
   for (const Id id : ids) {
     Event& event = events_.at(id);
     if (event.place != Place::dead) complain(id, "purged, but was no dead letter");

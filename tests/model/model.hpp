@@ -7,9 +7,12 @@
 //    back; a member's leaving reads them too;
 //  - the time of a delivery begins with the tick that first sees it taken, anew after a restart of the exchange; a gap of
 //    more than 20 ms between two ticks is nobody's time;
-//  - a queue is first in, first out, whatever it consists of.
-// Where the exchange has a choice (jitter, what a full queue drops, whether dead letters have room), the model looks at
-// what it chose, and asks whether it was allowed to.
+//  - a queue is first in, first out, whatever it consists of; but what was set aside by a pause comes back in the order
+//    of deliveries, and the members of a group share what is in order only at each of them, and only until some of it is
+//    taken back from a member;
+//  - a key has one member until that leaves; what is ordered has one delivery open at a time.
+// Where the exchange has a choice (jitter, what a full queue drops, whether dead letters have room, who gets an event of a
+// group), the model looks at what it chose, and asks whether it was allowed to.
 #pragma once
 
 #include <compare>
@@ -42,10 +45,12 @@ enum class Place { queued, in_flight, waiting, dead, acked, dropped, removed };
 /// What a member saw of one delivery.
 struct Taken {
   Id id;
+  std::uint64_t member = 0;
   std::uint64_t entry = 0;
   std::uint64_t delivery = 0;
   std::uint32_t attempt = 0;
   std::vector<std::uint32_t> causes;
+  std::string key;
   std::string payload;
 };
 
@@ -62,6 +67,7 @@ struct Kept {
 /// What lies in both logs after a step.
 struct Logs {
   std::map<Id, Kept> waiting;
+  std::map<Id, Kept> aside;  // in the retry log, too, but queued: they wait for the ring of a member
   std::map<Id, Kept> dead;
   std::uint64_t dead_bytes = 0;
 };
@@ -83,31 +89,53 @@ class Subscription {
 
   SubscriptionOptions options;
 
-  [[nodiscard]] bool matches(const std::string& topic) const;
-  /// The exchange has routed this event here. What happens in one epoch has no order, but what one publisher sent has.
-  void route(Id id, std::size_t bytes, std::uint64_t epoch);
+  bool paused = false;
 
-  // -- the member
-  void join();
+  [[nodiscard]] bool matches(const std::string& topic) const;
+  /// Has it more than one queue that a member takes from, or an order that is not that of the queue?
+  [[nodiscard]] bool dispatched() const { return options.group || options.ordered || options.ordered_by_key; }
+  /// The exchange has routed this event here. What happens in one epoch has no order, but what one publisher sent has.
+  void route(Id id, std::size_t bytes, const std::string& key, std::uint64_t epoch);
+
+  // -- members, each with a number of its own
+
+  /// `entry`: the first one it will take.
+  void join(std::uint64_t member, std::uint64_t entry, std::uint64_t now_ns);
   void take(const Taken& seen, std::uint64_t now_ns);
   /// True if it is the first verdict of this delivery.
-  bool verdict(std::uint64_t entry, Word word, std::optional<std::uint64_t> delay_ns, const std::string& reason);
-  bool extend(std::uint64_t entry, std::uint64_t ns);
-  void ack_through(std::uint64_t entry);
-  void release();
+  bool verdict(std::uint64_t member, std::uint64_t entry, Word word, std::optional<std::uint64_t> delay_ns,
+               const std::string& reason);
+  bool extend(std::uint64_t member, std::uint64_t entry, std::uint64_t ns);
+  void ack_through(std::uint64_t member, std::uint64_t entry);
+  void release(std::uint64_t member);
   /// Deliveries whose view the member still holds, or that it may give a verdict on without being of the past.
-  [[nodiscard]] std::vector<std::uint64_t> open_entries() const;
-  [[nodiscard]] bool holds(std::uint64_t entry) const;
+  [[nodiscard]] std::vector<std::uint64_t> open_entries(std::uint64_t member) const;
+  [[nodiscard]] bool holds(std::uint64_t member, std::uint64_t entry) const;
+
+  /// The member that has this key, 0: none that is known.
+  [[nodiscard]] std::uint64_t owner_of(const std::string& key) const;
 
   // -- the exchange
+
   /// `again`: the exchange died somewhere in this tick, and its successor did it once more.
   void tick(std::uint64_t now_ns, const Logs& logs, std::uint64_t epoch, bool again);
+  /// What is due may have gone back since the last tick.
+  void look(const Logs& logs, std::uint64_t last_tick_ns, std::uint64_t epoch);
   /// The member left between the last tick and now.
-  void leave(std::uint64_t last_tick_ns, std::uint64_t now_ns, const Logs& logs, std::uint64_t epoch);
+  void leave(std::uint64_t member, std::uint64_t last_tick_ns, std::uint64_t now_ns, const Logs& logs,
+             std::uint64_t epoch);
   void restart();
+  /// These were in the ring of a member that is gone, or were taken back from it: they come to another one out of turn.
+  void move(const std::vector<Id>& ids);
+  /// The exchange took back what a member had not taken, on its own account.
+  void take_back(std::uint64_t member, std::uint64_t now_ns) const;
+  void pause();
+  void resume() { paused = false; }
+  /// Right after a tick: all that is not in flight went, `purged` events, of which `released` had just gone back.
+  void purge(std::uint64_t purged, std::uint64_t released, std::uint64_t now_ns);
   /// Dead letters that an operator asked for; those of them that went.
   void requeue(const std::vector<Id>& ids, std::uint64_t now_ns, const Logs& logs);
-  void purge(const std::vector<Id>& ids, const Logs& logs);
+  void purge_dead(const std::vector<Id>& ids, const Logs& logs);
 
   // -- what must hold
   /// After the exchange did anything: so many events were dropped for want of room in the backlog.
@@ -118,21 +146,29 @@ class Subscription {
   void drained();
   /// Is anything in flight or waiting?
   [[nodiscard]] bool undecided() const;
+  /// The next time at which something is due or times out.
+  [[nodiscard]] std::optional<std::uint64_t> next_moment(std::uint64_t now_ns) const;
 
  private:
+  using Entry = std::pair<std::uint64_t, std::uint64_t>;  // member, entry
   struct Event {
     std::size_t bytes = 0;
+    std::string key;
     Place place = Place::queued;
     std::uint64_t delivery = 0;  // 0: not known yet
     std::uint32_t attempt = 1;   // the current one, or the one that the next take will be
     std::uint32_t budget_from = 0;
     std::vector<std::uint32_t> causes;
     std::string reason;
-    std::uint64_t epoch = 0;  // queued: since
+    std::uint64_t routed = 0;  // epoch
+    std::uint64_t epoch = 0;   // queued: since
+    bool moved = false;        // it may come after later ones
+    bool loose = false;        // a redelivery that has no place in the queue that one could know of
+    bool requeued = false;     // its dead letter was, and it has not failed since
     std::uint64_t due_low = 0;
     std::uint64_t due_high = 0;  // waiting: until some time in between
     bool due_known = false;
-    std::optional<std::uint64_t> acked_by;  // waiting: an ack of this entry still counts
+    std::optional<Entry> acked_by;  // waiting: an ack of this one still counts
   };
   /// One delivery that a member took, until the exchange is through with it.
   struct Take {
@@ -148,30 +184,50 @@ class Subscription {
     std::uint64_t extension_ns = 0;
     std::uint64_t deadline_ns = 0;
   };
+  struct Member {
+    std::map<std::uint64_t, Take> takes;  // by entry
+    std::uint64_t through = 0;            // entries below are acked, unless they say otherwise
+    std::uint64_t released = 0;
+    std::uint64_t next_entry = 0;     // behind the last one taken
+    std::uint64_t last_delivery = 0;  // of the first deliveries
+    std::uint64_t last_taken_ns = 0;
+  };
+  /// Delivery numbers of what was routed in one epoch.
+  struct Numbers {
+    std::uint64_t first = 0;
+    std::uint64_t last = 0;
+  };
 
   [[noreturn]] void complain(Id id, const std::string& what) const;
-  [[nodiscard]] Word effective(std::uint64_t entry, const Take& take) const;
-  void read_verdicts(std::uint64_t from_ns, std::uint64_t now_ns, const Logs& logs, std::uint64_t epoch);
-  void watch_time(std::uint64_t now_ns, const Logs& logs, std::uint64_t epoch, bool again);
+  [[nodiscard]] static Word effective(const Member& member, std::uint64_t entry, const Take& take);
+  void read_verdicts(std::uint64_t number, std::uint64_t from_ns, std::uint64_t now_ns, const Logs& logs,
+                     std::uint64_t epoch);
+  void watch_time(std::uint64_t number, std::uint64_t now_ns, const Logs& logs, std::uint64_t epoch, bool again);
   /// False: it was held, for want of room for dead letters.
-  bool fail(std::uint64_t entry, Take& take, Cause cause, std::uint64_t from_ns, std::uint64_t now_ns, const Logs& logs,
+  bool fail(Entry which, Take& take, Cause cause, std::uint64_t from_ns, std::uint64_t now_ns, const Logs& logs,
             std::uint64_t epoch);
   bool bury(Id id, Event& event, Cause cause, const std::string& reason, const Logs& logs);
   void wait(Event& event, std::optional<std::uint64_t> delay_ns, std::uint64_t from_ns, std::uint64_t now_ns) const;
   void compare_logs(const Logs& logs, std::optional<std::uint64_t> released_until, std::uint64_t epoch);
   void compare(Id id, const Event& event, const Kept& kept) const;
   void compare_causes(Id id, const Event& event, const std::vector<std::uint32_t>& seen) const;
+  void compare_aside(Id id, const Event& event, const Logs& logs) const;
+  void count_settled(const Counters& seen, std::uint64_t dropped) const;
+  void keep_order(const Taken& seen, const Event& event, Member& member);
+  void one_open(const Taken& seen, const Event& event) const;
   void pass_over(Id id, const Event& event);
+  [[nodiscard]] bool same_order(const Event& one, const Event& other) const;
+  [[nodiscard]] bool stands_before(Id other, const Event& before, Id id, const Event& event) const;
   void drop(Id id, Event& event);
   [[nodiscard]] bool may_drop() const;
 
   std::map<Id, Event> events_;
-  std::map<std::uint64_t, Take> takes_;  // by entry
-  std::uint64_t through_ = 0;            // entries below are acked, unless they say otherwise
-  std::uint64_t released_ = 0;
-  std::uint64_t last_entry_ = 0;     // behind the last one taken
-  std::uint64_t last_delivery_ = 0;  // of the first deliveries
-  std::uint64_t last_tick_ns_ = 0;   // of this exchange
+  std::map<std::uint64_t, Member> members_;          // by number
+  std::map<std::uint64_t, Numbers> numbers_;         // by epoch
+  std::map<std::string, std::uint64_t> owners_;      // of keys: members
+  std::map<std::string, std::uint64_t> key_orders_;  // the last first delivery of a key
+  std::uint64_t last_delivery_ = 0;                  // of the first deliveries
+  std::uint64_t last_tick_ns_ = 0;                   // of this exchange
   Counters counters_;
   std::uint64_t dropped_ = 0;  // that must have been
   std::uint64_t dropped_seen_ = 0;

@@ -9,9 +9,8 @@ namespace ackring::test::model {
 
 namespace {
 
-constexpr std::uint64_t ms = 1'000'000;
-
 const char* const topics[] = {"a", "b", "a.b", "a.c", "b.c", "a.b.c", "a.x.c", "x.y.z", "x.z"};
+const char* const keys[] = {"", "k0", "k1", "k2", "k3", "k4"};
 const char* const patterns[] = {"#", "#", "a.#", "*.b", "a.*", "#.c", "*", "a.*.c", "x.#.z", "b"};
 
 std::string describe(const SubscriptionOptions& options) {
@@ -36,7 +35,10 @@ SubscriptionOptions Driver::any_options() {
   SubscriptionOptions options;
   options.name = "s" + std::to_string(names_++);
   options.patterns = any_patterns();
-  options.guarantee = chance(20) ? Guarantee::at_most_once : Guarantee::at_least_once;
+  options.group = chance(35);
+  options.ordered_by_key = chance(25);
+  options.ordered = chance(25);
+  options.guarantee = chance(20) && !options.ordered ? Guarantee::at_most_once : Guarantee::at_least_once;
   options.ack_timeout = any_ms({1, 5, 20, 60, 200});
   options.max_deliveries = pick<std::uint32_t>({1, 2, 3, 5, 30});
   // Where the exchange dies in a tick, nothing may time out and go back in that same tick: nobody could tell.
@@ -55,11 +57,7 @@ SubscriptionOptions Driver::any_options() {
 void Driver::step() {
   const std::uint64_t choice = below(100);
   if (choice < 25) return publish();
-  if (choice < 30) return tick(pick<std::uint64_t>({0, 1, 5, 20, 21, 50, 300}) * ms + below(1000));
-  if (choice < 38) {
-    for (std::uint64_t i = 2 + below(8); i > 0; --i) tick(pick<std::uint64_t>({2, 5, 10}) * ms);
-    return;
-  }
+  if (choice < 38) return let_time_pass();
   if (choice < 40) {
     act([this] { revive(); });
     restart_models();
@@ -69,11 +67,34 @@ void Driver::step() {
   if (choice < 46) return change_subscription();
   if (receivers_.empty()) return;
   Receiver& receiver = *receivers_[below(receivers_.size())];
+  auto& consumers = receiver.consumers;
   if (choice < 50) return operate(receiver);
-  if (!receiver.member) return attach(receiver);
-  if (choice < 53) return detach(receiver);
-  if (choice < 76) return take(receiver, 1 + below(8));
-  decide(receiver);
+  if (receiver.model.paused && chance(10)) return pause_or_resume(receiver);
+  if (consumers.empty() || (receiver.model.options.group && consumers.size() < 4 && chance(15))) {
+    return attach(receiver);
+  }
+  Consumer& consumer = *consumers[below(consumers.size())];
+  if (choice < 53) return detach(receiver, consumer);
+  if (consumer.lazy && chance(90)) return;
+  if (choice < 76) return take(receiver, consumer, 1 + below(8));
+  decide(receiver, consumer);
+}
+
+void Driver::let_time_pass() {
+  const std::uint64_t choice = below(100);
+  if (choice < 30) return tick(pick<std::uint64_t>({0, 1, 5, 20, 21, 50, 300}) * ms + below(1000));
+  if (choice < 70) {
+    for (std::uint64_t i = 2 + below(8); i > 0; --i) tick(pick<std::uint64_t>({2, 5, 10}) * ms);
+    return;
+  }
+  std::optional<std::uint64_t> next;  // up to the moment at which something happens, and then not a nanosecond more
+  for (const auto& receiver : receivers_) {
+    const auto moment = receiver->model.next_moment(world_.now_ns);
+    if (moment && (!next || *moment < *next)) next = moment;
+  }
+  if (!next) return;
+  if (*next - world_.now_ns > 1) tick(*next - world_.now_ns - 1);
+  tick(1);
 }
 
 void Driver::publish() {
@@ -86,8 +107,9 @@ void Driver::publish() {
     const std::size_t bytes =
         pick<std::size_t>({0, below(40), below(300), below(900), chance(20) ? 1'100 + below(700) : 1});
     const std::uint64_t sequence = sender.publisher->sequence() + 1;
-    if (!sender.publisher->add(topic, payload_of({sender.slot, sequence}, bytes))) break;
-    added.push_back({sequence, topic, bytes});
+    const std::string key = keys[below(std::size(keys))];
+    if (!sender.publisher->add(topic, payload_of({sender.slot, sequence}, bytes), key)) break;
+    added.push_back({sequence, topic, key, bytes});
   }
   if (chance(3)) {  // dies before it commits
     note(sender.name + " writes " + std::to_string(added.size()) + " events, and is gone");
@@ -124,7 +146,6 @@ void Driver::change_subscription() {
   if (receivers_.size() < 3 && (receivers_.empty() || chance(60))) {
     auto receiver = std::make_unique<Receiver>(any_options());
     note("subscription " + describe(receiver->model.options));
-    receiver->releases = chance(30);
     act([&] { world_.x->create_subscription(receiver->model.options, false); });
     receivers_.push_back(std::move(receiver));
     if (chance(80)) attach(*receivers_.back());
@@ -133,7 +154,7 @@ void Driver::change_subscription() {
   const std::size_t index = below(receivers_.size());
   Receiver& receiver = *receivers_[index];
   const std::string name = receiver.model.options.name;
-  if (chance(70)) {
+  if (chance(70) && !receiver.ending) {
     SubscriptionOptions options = receiver.model.options;
     options.patterns = any_patterns();
     note("new patterns for " + name);
@@ -141,200 +162,11 @@ void Driver::change_subscription() {
     receiver.model.options.patterns = options.patterns;
     return;
   }
+  if (lie_ != Lie::none) return;  // what is gone can't be found out
+  if (receiver.consumers.empty() && !receiver.ending && chance(70)) return end(receiver);
   note("remove " + name);
   act([&] { world_.x->remove_subscription(*world_.x->find_queue(name)); });
   receivers_.erase(receivers_.begin() + static_cast<std::ptrdiff_t>(index));
-}
-
-void Driver::attach(Receiver& receiver) {
-  note("a member for " + receiver.model.options.name);
-  SubscriptionOptions options = receiver.model.options;
-  options.patterns.clear();
-  act([&] {
-    receiver.member = std::make_unique<CoreMember>(*world_.directory,
-                                                   world_.x->attach_member(world_.x->new_client(), options, false, {}));
-  });
-  receiver.model.join();
-}
-
-void Driver::detach(Receiver& receiver) {
-  const std::string name = receiver.model.options.name;
-  note("the member of " + name + " is gone");
-  receiver.member.reset();
-  receiver.views.clear();
-  receiver.past.clear();
-  const std::uint64_t left = epoch_ + 1;
-  const auto leave = [&] {
-    (void)world_.x->detach_members(*world_.x->find_queue(name), [](const exchange::Lane&) { return true; });
-  };
-  const bool died = exchange(true, leave);
-  if (died) {
-    exchange(false, leave);
-    restart_models();
-  }
-  // A new exchange without a tick takes the time from the clock, others from their last tick.
-  receiver.model.leave(last_tick_ns_, world_.now_ns, logs_of(name), left);
-  look_at_drops();
-  if (died) tick(0);
-}
-
-void Driver::take(Receiver& receiver, std::uint64_t count) {
-  Seen seen{};
-  std::uint64_t taken = 0;
-  for (; taken < count && receiver.member->take(seen); ++taken) tell_taken(receiver, seen);
-  note(receiver.model.options.name + " takes " + std::to_string(taken));
-  if (receiver.model.options.guarantee == Guarantee::at_most_once && chance(80)) {
-    receiver.member->release();
-    receiver.views.clear();
-  }
-}
-
-void Driver::tell_taken(Receiver& receiver, Seen seen) {
-  Taken taken;
-  taken.id = {static_cast<std::uint16_t>(std::stoul(seen.publisher)), seen.sequence};
-  taken.entry = seen.entry;
-  taken.delivery = seen.delivery;
-  taken.attempt = seen.attempt;
-  taken.causes = seen.causes;
-  taken.payload = seen.payload;
-  receiver.views[seen.entry] = {seen.view, seen.payload};
-  std::uint64_t now_ns = world_.now_ns;
-  if (!lied_ && lie_ != Lie::none && chance(30)) {
-    lied_ = true;
-    if (lie_ == Lie::lost) return;
-    if (lie_ == Lie::duplicated) {
-      receiver.model.take(taken, now_ns);
-      ++taken.entry;
-    } else if (lie_ == Lie::wrong_attempt) {
-      ++taken.attempt;
-    } else if (lie_ == Lie::wrong_cause && !taken.causes.empty()) {
-      taken.causes.back() ^= 1;
-    } else if (lie_ == Lie::wrong_payload && !taken.payload.empty()) {
-      taken.payload.back() ^= 1;
-    } else if (lie_ == Lie::early && taken.attempt > 1 && taken.causes.back() != member_died) {
-      now_ns = 0;
-    } else if (lie_ == Lie::reordered) {
-      Seen next{};
-      if (receiver.member->take(next)) {
-        tell_taken(receiver, next);
-      } else {
-        lied_ = false;
-      }
-    } else {
-      lied_ = false;
-    }
-  }
-  receiver.model.take(taken, now_ns);
-}
-
-// A view shows the same bytes until the member lets go of it (F47).
-void Driver::check_views(Receiver& receiver) {
-  for (auto at = receiver.views.begin(); at != receiver.views.end();) {
-    const bool held = receiver.model.options.guarantee == Guarantee::at_most_once || receiver.model.holds(at->first);
-    if (held && at->second.first != at->second.second) {
-      throw Complaint(receiver.model.options.name + ": the bytes of a held view changed");
-    }
-    at = held ? std::next(at) : receiver.views.erase(at);
-  }
-}
-
-void Driver::decide(Receiver& receiver) {
-  check_views(receiver);
-  Subscription& model = receiver.model;
-  CoreMember& member = *receiver.member;
-  for (std::uint64_t i = 1 + below(6); i > 0; --i) {
-    const std::vector<std::uint64_t> entries = model.open_entries();
-    if (!receiver.past.empty() && chance(5)) {  // of a delivery long settled: means nothing
-      const std::uint64_t entry = receiver.past[below(receiver.past.size())];
-      if (std::find(entries.begin(), entries.end(), entry) == entries.end()) {
-        (void)member.verdict(entry, pick({ring::Verdict::ack, ring::Verdict::nack}));
-        note(model.options.name + " decides again on " + std::to_string(entry));
-      }
-    }
-    if (entries.empty()) return;
-    const std::uint64_t entry = entries[chance(50) ? 0 : below(entries.size())];
-    const std::uint64_t choice = below(100);
-    bool given = false;
-    bool expected = false;
-    const char* what = "acks";
-    if (choice < 45) {
-      given = member.verdict(entry, ring::Verdict::ack);
-      expected = model.verdict(entry, Word::ack, {}, "");
-    } else if (choice < 60) {
-      what = "nacks";
-      given = member.verdict(entry, ring::Verdict::nack);
-      expected = model.verdict(entry, Word::nack, {}, "");
-    } else if (choice < 68) {
-      what = "nacks with a delay";
-      const auto delay_ms = static_cast<std::uint32_t>(pick<std::uint64_t>({0, 1, 30}));
-      given = member.nack(entry, delay_ms);
-      expected = model.verdict(entry, Word::nack, delay_ms * ms, "");
-    } else if (choice < 76) {
-      what = "rejects";
-      const std::string reason = chance(50) ? "" : "no use for " + std::to_string(entry);
-      given = reason.empty() ? member.verdict(entry, ring::Verdict::reject) : member.reject(entry, reason);
-      expected = model.verdict(entry, Word::reject, {}, reason);
-    } else if (choice < 86) {
-      what = "extends";
-      const auto for_ms = static_cast<std::uint32_t>(1 + below(80));
-      given = member.extend(entry, for_ms);
-      expected = model.extend(entry, for_ms * ms);
-    } else if (choice < 90) {
-      if (receiver.releases) {
-        note(model.options.name + " releases");
-        member.release();
-        model.release();
-      } else {
-        note(model.options.name + " acks through " + std::to_string(entry));
-        member.ack_through(entry);
-        model.ack_through(entry);
-      }
-      continue;
-    } else {
-      continue;  // no verdict: it will time out
-    }
-    note(model.options.name + " " + what + " " + std::to_string(entry));
-    if (given != expected) throw Complaint(model.options.name + ": a verdict was " + (given ? "taken" : "refused"));
-    if (what != std::string_view("extends")) receiver.past.push_back(entry);
-  }
-}
-
-void Driver::operate(Receiver& receiver) {
-  const std::string name = receiver.model.options.name;
-  exchange::Queue& queue = *world_.x->find_queue(name);
-  const Logs before = logs_of(name);
-  exchange::DeadLetterFilter filter;
-  std::vector<Id> ids;
-  if (!before.dead.empty() && chance(60)) {
-    const Kept& chosen = std::next(before.dead.begin(), static_cast<std::ptrdiff_t>(below(before.dead.size())))->second;
-    if (chance(50)) {
-      filter.delivery = chosen.delivery;
-    } else {
-      filter.publisher = chosen.id.publisher;
-      filter.sequence = chosen.id.sequence;
-    }
-    ids.push_back(chosen.id);
-  } else {
-    filter.reason = pick<const char*>({"", "rejected", "max_deliveries", "reject"});
-    for (const auto& [id, kept] : before.dead) {
-      const bool meant =
-          filter.reason.empty() || kept.reason == filter.reason || kept.reason.starts_with(filter.reason + ":");
-      if (meant) ids.push_back(id);
-    }
-  }
-  const bool requeue = chance(60);
-  note((requeue ? "requeue of " : "purge of ") + name + ": " + std::to_string(ids.size()));
-  std::uint64_t done = 0;
-  act([&] {
-    done =
-        requeue ? world_.x->requeue_dead(queue, filter, world_.now_ns).done : world_.x->purge_dead(queue, filter).done;
-  });
-  if (done != ids.size()) throw Complaint(name + ": " + std::to_string(done) + " dead letters went");
-  if (requeue) {
-    receiver.model.requeue(ids, world_.now_ns, logs_of(name));
-  } else {
-    receiver.model.purge(ids, logs_of(name));
-  }
 }
 
 bool Driver::all_routed() const {
@@ -344,45 +176,45 @@ bool Driver::all_routed() const {
 // Everybody does what they should: in the end nothing is left.
 void Driver::drain() {
   note("from here on, everything is taken and acked");
-  bool idle = false;
   for (const auto& receiver : receivers_) {  // what waits for room among dead letters gets it
     SubscriptionOptions& options = receiver->model.options;
     options.max_dead_bytes = 1u << 30;
     act([&] { world_.x->update_subscription(options, {"max_dead_bytes"}); });
+    if (!receiver->model.paused) continue;
+    act([&] { world_.x->resume(queue_of(*receiver)); });
+    receiver->model.resume();
   }
-  bool was_idle = false;
-  for (int round = 0; !(idle && was_idle) && round < 300; ++round) {
+  int idle_rounds = 0;  // what was taken back from one member needs a few to come to another
+  for (int round = 0; idle_rounds < 5 && round < 300; ++round) {
     tick(10 * ms);
-    was_idle = idle;
-    idle = all_routed();
+    bool idle = all_routed();
     for (const auto& receiver : receivers_) {
-      if (!receiver->member) attach(*receiver);
-      check_views(*receiver);
-      Seen seen{};
-      while (receiver->member->take(seen)) {
-        tell_taken(*receiver, seen);
-        idle = false;
-      }
-      if (receiver->model.options.guarantee == Guarantee::at_most_once) {
-        receiver->member->release();
-        receiver->views.clear();
-      }
-      for (const std::uint64_t entry : receiver->model.open_entries()) {
-        if (receiver->member->verdict(entry, ring::Verdict::ack))
-          (void)receiver->model.verdict(entry, Word::ack, {}, "");
-      }
-      if (receiver->releases) {
-        receiver->member->release();
-        receiver->model.release();
-      }
-      if (receiver->model.undecided()) idle = false;
+      if (receiver->consumers.empty()) attach(*receiver);
+      if (take_and_ack_all(*receiver)) idle = false;
     }
+    idle_rounds = idle ? idle_rounds + 1 : 0;
   }
   tick(0);
   if (!all_routed()) throw Complaint("an event is stuck in the ring of its publisher");
   for (const auto& receiver : receivers_) receiver->model.drained();
   drained_ = true;
   check(true);
+  end_all();
+}
+
+// What ends goes with its last member, if no dead letter is left.
+void Driver::end_all() {
+  std::vector<std::string> ending;
+  for (const auto& receiver : receivers_) {
+    if (receiver->ending) ending.push_back(receiver->model.options.name);
+  }
+  for (const std::string& name : ending) {
+    exchange::Queue& queue = *world_.x->find_queue(name);
+    act([&] { (void)world_.x->purge_dead(queue, {}); });
+    act([&] { (void)world_.x->detach_members(queue, [](const exchange::Lane&) { return true; }); });
+    world_.x->tick(world_.now_ns);
+    if (world_.x->find_queue(name) != nullptr) throw Complaint(name + " is empty, but does not end");
+  }
 }
 
 }  // namespace ackring::test::model

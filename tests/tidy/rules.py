@@ -232,21 +232,20 @@ _STRUCT = re.compile(r"^\s*struct\s+(?:alignas\([^)]*\)\s*)?(\w+)\s*{")
 
 
 def shared_structs(files):
-    """Every struct of lib/shm/format.hpp is asserted in format_fields.hpp and has its place in docs/shm-format.md."""
+    """Every struct of the shared formats is asserted in format_fields.hpp and has its place in docs/shm-format.md."""
     texts = {file.path: file for file in files}
-    if "lib/shm/format.hpp" not in texts:
-        return
     fields = texts.get("lib/shm/format_fields.hpp")
     document = texts.get("docs/shm-format.md")
-    for number, code in _code_lines(texts["lib/shm/format.hpp"]):
-        match = _STRUCT.match(code)
-        if not match:
-            continue
-        name = match.group(1)
-        if not fields or not re.search(rf"\bS\({name},", fields.text):
-            yield "lib/shm/format.hpp", number, f"{name} is not asserted", "list it in lib/shm/format_fields.hpp"
-        if not document or f"<!-- layout:{name} -->" not in document.text:
-            yield "lib/shm/format.hpp", number, f"{name} is not described", "describe it in docs/shm-format.md"
+    for path in ("lib/shm/format.hpp", "lib/shm/record_format.hpp"):
+        for number, code in _code_lines(texts[path]) if path in texts else ():
+            match = _STRUCT.match(code)
+            if not match:
+                continue
+            name = match.group(1)
+            if not fields or not re.search(rf"\bS\({name},", fields.text):
+                yield path, number, f"{name} is not asserted", "list it in lib/shm/format_fields.hpp"
+            if not document or f"<!-- layout:{name} -->" not in document.text:
+                yield path, number, f"{name} is not described", "describe it in docs/shm-format.md"
 
 
 RULES = {

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <charconv>
 #include <csignal>
 #include <cstring>
 #include <iostream>
@@ -150,6 +151,16 @@ CLI::Option* add_duration(CLI::App& app, const std::string& names, Nanoseconds& 
 
 CLI::Option* add_size(CLI::App& app, const std::string& names, std::uint64_t& value, const std::string& description) {
   return add_parsed(app, names, "SIZE", description, [&value](const std::string& text) { value = parse_size(text); });
+}
+
+CLI::Validator above_zero() {
+  return {[](std::string& text) {
+            double number = 0;
+            const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+            const bool good = error == std::errc() && end == text.data() + text.size() && number > 0;
+            return good ? std::string() : "'" + text + "' is not a number above 0";
+          },
+          "POSITIVE", "above_zero"};
 }
 
 CLI::Option* add_wait(CLI::App& app, Wait& value, const std::string& description) {

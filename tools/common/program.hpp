@@ -57,6 +57,8 @@ void catch_stop_signals();
 CLI::Option* add_duration(CLI::App& app, const std::string& names, Nanoseconds& value, const std::string& description);
 CLI::Option* add_size(CLI::App& app, const std::string& names, std::uint64_t& value, const std::string& description);
 CLI::Option* add_wait(CLI::App& app, Wait& value, const std::string& description);
+/// Checks that a value is a number above 0. (The error of CLI::PositiveNumber spells out the range of a double.)
+[[nodiscard]] CLI::Validator above_zero();
 
 /// One option whose text `parse` turns into a value; a std::invalid_argument that it throws becomes a usage error.
 CLI::Option* add_parsed(CLI::App& app, const std::string& names, const std::string& type,

@@ -8,6 +8,7 @@
 #include <stdexcept>
 #include <utility>
 
+#include <fmt/chrono.h>
 #include <fmt/format.h>
 
 #include "lib/shm/environment.hpp"
@@ -92,6 +93,11 @@ std::string format_rate(double per_second) {
   if (per_second >= 1e6) return fmt::format("{:.2f} million", per_second / 1e6);
   if (per_second >= 1e4) return fmt::format("{:.1f} thousand", per_second / 1e3);
   return fmt::format("{:.0f}", per_second);
+}
+
+std::string format_time(std::uint64_t unix_ns) {
+  return fmt::format("{:%Y-%m-%dT%H:%M:%S}.{:03}Z", fmt::gmtime(static_cast<std::time_t>(unix_ns / 1'000'000'000)),
+                     unix_ns / 1'000'000 % 1000);
 }
 
 std::uint64_t monotonic_ns() noexcept { return shm::Environment::now_ns(); }

@@ -25,6 +25,9 @@ namespace ackring::tools {
 /// `21.4 million`, `350 thousand`, `12`.
 [[nodiscard]] std::string format_rate(double per_second);
 
+/// `2026-11-24T18:30:05.123Z`.
+[[nodiscard]] std::string format_time(std::uint64_t unix_ns);
+
 /// CLOCK_MONOTONIC in nanoseconds: the clock that stamps events. It may be read a little ahead of what stands before it.
 [[nodiscard]] std::uint64_t monotonic_ns() noexcept;
 /// The same, read only when everything before it has happened.

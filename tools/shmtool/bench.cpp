@@ -136,14 +136,12 @@ void add_mode(CLI::App& group, Globals& globals, const char* mode, unsigned subs
   options.mode = mode;
   options.subscribers = subscribers;
   add_size(command, "--size", options.size, "Bytes of a payload (64)");
-  command.add_option("--count", options.count, "Events (about 3 s of work)")
-      ->check(CLI::PositiveNumber)
-      ->default_str("");
+  command.add_option("--count", options.count, "Events (about 3 s of work)")->check(above_zero())->default_str("");
   if (options.mode == "latency") {
     command
         .add_option("--rate", options.rate,
                     "Events per second, from one process to another, timed from when each was due")
-        ->check(CLI::PositiveNumber)
+        ->check(above_zero())
         ->default_str("");
   } else {
     command.add_option("--publishers", options.publishers, "Publisher processes")

@@ -1,23 +1,25 @@
 #include "tools/shmtool/delivery_text.hpp"
 
-#include <fmt/format.h>
-
+#include "lib/client/event_text.hpp"
 #include "lib/client/headers_codec.hpp"
-#include "tools/common/json_text.hpp"
 #include "tools/common/units.hpp"
 
 namespace ackring::tools {
 namespace {
 
 std::string ndjson_line(const Delivery& delivery) {
+  client::EventText event;
+  event.topic = delivery.topic();
+  event.key = delivery.key();
+  event.headers_json = client::headers_json(delivery.headers());
+  event.publisher = delivery.publisher();
+  event.sequence = delivery.sequence();
+  event.delivery = delivery.delivery();
+  event.attempt = delivery.attempt();
   // Events carry monotonic time; the distance to the wall clock is that of the moment of printing.
-  const std::uint64_t published = delivery.published_ns() + (realtime_ns() - monotonic_ns());
-  return fmt::format(
-      "{{\"topic\":{},\"key\":{},\"headers\":{},\"publisher\":{},\"sequence\":{},\"delivery\":{},\"attempt\":{},"
-      "\"published_ns\":{},{}}}\n",
-      json_string_of_bytes(delivery.topic()), json_string_of_bytes(delivery.key()),
-      client::headers_json(delivery.headers()), json_string_of_bytes(delivery.publisher()), delivery.sequence(),
-      delivery.delivery(), delivery.attempt(), published, data_member(delivery.text()));
+  event.published_unix_ns = delivery.published_ns() + (realtime_ns() - monotonic_ns());
+  event.payload = delivery.text();
+  return client::event_line(event);
 }
 
 }  // namespace

@@ -13,6 +13,7 @@
 #include "tools/common/units.hpp"
 #include "tools/shmtool/commands.hpp"
 #include "tools/shmtool/dlq_text.hpp"
+#include "tools/shmtool/event_id.hpp"
 #include "tools/shmtool/subscription_options.hpp"
 
 namespace ackring::tools {
@@ -151,22 +152,10 @@ int purge(const Globals& globals, const DlqOptions& options) {
   return report("purged", open_bus(globals).purge_dead_letters(options.name, options.which), options);
 }
 
-std::uint64_t parse_positive(const std::string& text) {
-  const auto number = parse_number<std::uint64_t>(text);
-  if (number == 0) throw std::invalid_argument("'0' is too small: write 1 or more");
-  return number;
-}
-
-void parse_id(const std::string& text, DeadLetterSelection& which) {
-  const std::size_t slash = text.find('/');
-  if (slash == std::string::npos) {
-    which.delivery = parse_positive(text);
-    return;
-  }
-  if (slash == 0 || slash + 1 == text.size())
-    throw std::invalid_argument("'" + text + "' is no event: write PUBLISHER/SEQUENCE, such as shop/17");
-  which.publisher = text.substr(0, slash);
-  which.sequence = parse_positive(text.substr(slash + 1));
+void set_id(DeadLetterSelection& which, const EventSelection& event) {
+  which.delivery = event.delivery;
+  which.publisher = event.publisher;
+  which.sequence = event.sequence;
 }
 
 using Run = int (*)(const Globals&, const DlqOptions&);
@@ -181,8 +170,9 @@ std::shared_ptr<DlqOptions> add(CLI::App& command, Globals& globals, Run run, bo
 
 void add_selection(CLI::App& command, const std::shared_ptr<DlqOptions>& options) {
   CLI::Option* all = command.add_flag("--all", options->all, "Every dead letter there is now");
-  CLI::Option* id = add_parsed(command, "--id", "N|PUBLISHER/SEQUENCE", "The one of this delivery, or of this event",
-                               [options = options.get()](const std::string& text) { parse_id(text, options->which); });
+  CLI::Option* id =
+      add_parsed(command, "--id", "N|PUBLISHER/SEQUENCE", "The one of this delivery, or of this event",
+                 [options = options.get()](const std::string& text) { set_id(options->which, parse_event_id(text)); });
   CLI::Option* reason =
       command.add_option("--reason", options->which.reason,
                          "Those of this reason, such as max_deliveries; 'rejected' means those that say why too");

@@ -1,14 +1,13 @@
 #include "tools/shmtool/dlq_text.hpp"
 
-#include <ctime>
 #include <map>
 
-#include <fmt/chrono.h>
 #include <fmt/format.h>
 #include <nlohmann/json.hpp>
 
 #include "lib/shm/format.hpp"
 #include "tools/common/json_text.hpp"
+#include "tools/common/units.hpp"
 
 namespace ackring::tools {
 namespace {
@@ -24,12 +23,7 @@ std::map<std::string, std::string> members(std::string_view letter) {
 
 std::string text(const std::string& json) { return nlohmann::json::parse(json).get<std::string>(); }
 
-std::string time_text(std::uint64_t unix_ns) {
-  return fmt::format("{:%Y-%m-%dT%H:%M:%S}.{:03}Z", fmt::gmtime(static_cast<std::time_t>(unix_ns / 1'000'000'000)),
-                     unix_ns / 1'000'000 % 1000);
-}
-
-std::string time_text(const std::string& unix_ns) { return time_text(std::stoull(unix_ns)); }
+std::string time_text(const std::string& unix_ns) { return format_time(std::stoull(unix_ns)); }
 
 // Of a character of several bytes all or nothing.
 std::string shortened(const std::string& data) {
@@ -81,7 +75,7 @@ std::string dead_letter_text(std::string_view line) {
   if (letter.at("headers") != "{}") add("headers", letter.at("headers"));
   std::string_view title = "attempts";
   for (const auto& attempt : nlohmann::json::parse(letter.at("attempts"))) {
-    add(title, time_text(attempt.at("time_ns").get<std::uint64_t>()) + " " + attempt.at("cause").get<std::string>());
+    add(title, format_time(attempt.at("time_ns").get<std::uint64_t>()) + " " + attempt.at("cause").get<std::string>());
     title = "";
   }
   add("data", data_text(letter));

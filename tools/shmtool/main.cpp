@@ -23,6 +23,9 @@ int main(int argc, char** argv) {
   add_stat(app, globals);
   add_pub(app, globals);
   add_sub(app, globals);
+  add_tail(app, globals);
+  add_peek(app, globals);
+  add_explain(app, globals);
   add_subscription(app, globals);
   add_dlq(app, globals);
   add_bench(app, globals);

@@ -31,6 +31,9 @@ struct PubOptions {
   std::string name;
   std::string key;
   std::vector<std::string> headers;
+  Nanoseconds ttl{0};          // 0: none
+  Nanoseconds delay{0};        // 0: none
+  std::uint64_t sequence = 0;  // of the first event; 0: the publisher's next
   std::uint64_t ring_bytes = limits::default_ring_bytes;
   Nanoseconds timeout{0};  // 0: none
 };
@@ -104,7 +107,10 @@ class Pub {
   // False: a signal came. Throws Failure where this event can't be published.
   bool publish(const Event& event, const std::string& where) {
     if (!wait_until_due()) return false;
-    const EventAttributes attributes{event.key, event.headers.empty() ? nullptr : &event.headers};
+    EventAttributes attributes{event.key, event.headers.empty() ? nullptr : &event.headers};
+    attributes.ttl = options_.ttl;
+    attributes.delay = options_.delay;
+    if (options_.sequence != 0) attributes.sequence = options_.sequence + published_;
     Outcome outcome = publisher_.publish(event.topic, as_bytes(event.payload), attributes);
     while (outcome == Outcome::back_pressured) {
       const Nanoseconds left = time_left();
@@ -203,6 +209,9 @@ int run(const Globals& globals, const PubOptions& options) {
   if (!options.ndjson.empty() && !options.topic.empty()) {
     throw Failure(status_usage, "pub: TOPIC does not go with --ndjson: each object names its own topic: leave one out");
   }
+  if (options.sequence != 0 && options.name.empty()) {
+    throw Failure(status_usage, "pub: --sequence numbers the events of a named publisher: give --name, too");
+  }
   if (file && !options.data.empty()) throw Failure(status_usage, "pub: DATA does not go with a file: leave one out");
   catch_stop_signals();
   return Pub(globals, options).run();
@@ -228,12 +237,12 @@ void add_pub(CLI::App& app, Globals& globals) {
   command.add_option("--lines", options->lines, "File of payloads, one per line; - is stdin")
       ->type_name("FILE")
       ->excludes(ndjson);
-  command.add_option("--rate", options->rate, "Events per second")->check(CLI::PositiveNumber);
+  command.add_option("--rate", options->rate, "Events per second")->check(above_zero());
   command.add_option("--count", options->count, "Publish this many events at most; with DATA: as many times")
-      ->check(CLI::PositiveNumber)
+      ->check(above_zero())
       ->default_str("all");
   command.add_option("--repeat", options->repeat, "Publish the whole input this many times")
-      ->check(CLI::PositiveNumber)
+      ->check(above_zero())
       ->default_str("1");
   command.add_option("--name", options->name, "Name of the publisher; it keeps its sequence over restarts")
       ->type_name("PUB");
@@ -241,6 +250,13 @@ void add_pub(CLI::App& app, Globals& globals) {
   command.add_option("--header", options->headers, "NAME=VALUE; may be given several times")
       ->allow_extra_args(false)
       ->type_name("K=V");
+  add_duration(command, "--ttl", options->ttl, "Events that reach no member in this time expire (never)");
+  add_duration(command, "--delay", options->delay, "Deliver no sooner than this long after publishing (at once)");
+  command
+      .add_option("--sequence", options->sequence,
+                  "Number of the first event; what the exchange has had of publisher --name already is ignored there, "
+                  "and counted as duplicates (the publisher's next)")
+      ->check(above_zero());
   add_size(command, "--ring", options->ring_bytes, "Size of the publisher's ring, a power of two (4MiB)");
   add_duration(command, "--timeout", options->timeout, "Give up after this long, exit status 1");
   command.callback([&globals, options] { globals.run = [&globals, options] { return run(globals, *options); }; });

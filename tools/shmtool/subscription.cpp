@@ -105,7 +105,7 @@ void add_operations(CLI::App& group, Globals& globals) {
                   "One with a live member is busy (exit status 3). One that holds events or dead letters "
                   "is removed only if --pending says what becomes of them (else exit status 1):\n"
                   "  keep         it matches nothing any more, and goes when they are gone\n"
-                  "  dead-letter  not carried out yet: refused\n"
+                  "  dead-letter  they become dead letters; it goes when those are requeued and done, or purged\n"
                   "  drop         they go with it");
   auto name = std::make_shared<std::string>();
   auto pending = std::make_shared<std::string>();

@@ -25,7 +25,8 @@ Overflow parse_overflow(const std::string& text) {
   if (text == "block") return Overflow::block;
   if (text == "drop-newest") return Overflow::drop_newest;
   if (text == "drop-oldest") return Overflow::drop_oldest;
-  throw std::invalid_argument("'" + text + "' is not a policy: choose block, drop-newest or drop-oldest");
+  if (text == "dead-letter") return Overflow::dead_letter;
+  throw std::invalid_argument("'" + text + "' is not a policy: choose block, drop-newest, drop-oldest or dead-letter");
 }
 
 struct BackOff {
@@ -38,6 +39,16 @@ double parse_jitter(const std::string& text) {
   const double jitter = parse_real(text, "a fraction: write 0 to 1, such as 0.1");
   if (jitter < 0 || jitter > 1) throw std::invalid_argument("'" + text + "' is out of limits: write 0 to 1");
   return jitter;
+}
+
+std::vector<Nanoseconds> parse_delays(const std::string& text) {
+  std::vector<Nanoseconds> delays;
+  for (std::size_t from = 0; from <= text.size();) {
+    const std::size_t comma = std::min(text.find(',', from), text.size());
+    delays.push_back(parse_duration(text.substr(from, comma - from)));
+    from = comma + 1;
+  }
+  return delays;
 }
 
 BackOff parse_back_off(const std::string& text) {
@@ -136,6 +147,14 @@ void SubscriptionArguments::add_to(CLI::App& app) {
              });
   add<double>(app, "--jitter", "FRACTION", "Each delay is spread by up to this much of itself, both ways (0.1)",
               &Options::jitter, parse_jitter);
+  add<std::vector<Nanoseconds>>(app, "--retry-delays", "D,D,…",
+                                "Delays before the second, third, … attempt, exactly, instead of the back-off",
+                                &Options::retry_delays, parse_delays);
+  add<Nanoseconds>(app, "--ttl", "DURATION", "Events that reach no member in this time expire (never)", &Options::ttl,
+                   duration);
+  add_flag(app, "--dead-letter-expired", "Expired events become dead letters", &Options::dead_letter_expired);
+  add<std::string>(app, "--dead-letter-topic", "TOPIC", "Publish dead letters to this topic, too",
+                   &Options::dead_letter_topic, [](const std::string& text) { return text; });
   add<std::uint64_t>(app, "--max-dead", "SIZE",
                      "Bytes of the dead-letter log; when it is full, failed deliveries wait (1GiB)",
                      &Options::max_dead_bytes, size);
@@ -143,7 +162,7 @@ void SubscriptionArguments::add_to(CLI::App& app) {
                      parse_number<std::uint64_t>);
   add<std::uint64_t>(app, "--max-bytes", "SIZE", "Bytes that may wait in the backlog (1GiB)", &Options::max_bytes,
                      size);
-  add<Overflow>(app, "--overflow", "block|drop-newest|drop-oldest",
+  add<Overflow>(app, "--overflow", "block|drop-newest|drop-oldest|dead-letter",
                 "When the backlog is full (block; drop-oldest for at-most-once)", &Options::overflow, parse_overflow);
   add_flag(app, "--group", "Any number of members, each event to one of them, by credit", &Options::group);
   add_flag(app, "--ordered", "One delivery at a time, retries included: nothing overtakes", &Options::ordered);
@@ -169,9 +188,9 @@ void SubscriptionArguments::require_same(const SubscriptionOptions& existing,
   for (const Given& given : given_) {
     if (given.same(old, wanted)) continue;
     throw Failure(status_usage,
-                  fmt::format("subscription '{}': it exists, and {} {} is not its value: leave the option out, or "
+                  fmt::format("subscription '{}': it exists, and {}{}{} is not its value: leave the option out, or "
                               "change it with shmtool subscription update",
-                              existing.name, given.name, given.text));
+                              existing.name, given.name, given.text.empty() ? "" : " ", given.text));
   }
   if (old.patterns != wanted.patterns) {
     throw Failure(status_usage,

@@ -18,6 +18,8 @@ inline constexpr std::size_t record_attempt_bytes = 32;  // behind the header, i
 inline constexpr std::size_t record_history = 14;        // in it: how many past attempts follow it
 inline constexpr std::size_t record_past_bytes = 16;     // of each
 inline constexpr std::uint16_t record_flag_attempt = 1;
+inline constexpr std::uint16_t record_flag_timing = 4;
+inline constexpr std::size_t record_timing_bytes = 16;  // before the attempt, if the flag says so
 
 template <class T>
 [[nodiscard]] inline T record_field(const std::byte* record, std::size_t at) noexcept {

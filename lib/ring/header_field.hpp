@@ -1,0 +1,24 @@
+// One header of an event as it lies in a record: u16 bytes of the name, u32 bytes of the value, name, value; little-endian,
+// not aligned.
+//
+// Thread rules: plain functions.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <string_view>
+
+namespace ackring::ring {
+
+inline constexpr std::size_t header_prefix_bytes = sizeof(std::uint16_t) + sizeof(std::uint32_t);
+
+/// Writes the two lengths. Both fit their fields.
+inline void write_header_prefix(std::byte* to, std::string_view name, std::string_view value) noexcept {
+  const auto name_bytes = static_cast<std::uint16_t>(name.size());
+  const auto value_bytes = static_cast<std::uint32_t>(value.size());
+  std::memcpy(to, &name_bytes, sizeof name_bytes);
+  std::memcpy(to + sizeof name_bytes, &value_bytes, sizeof value_bytes);
+}
+
+}  // namespace ackring::ring
