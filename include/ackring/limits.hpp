@@ -24,5 +24,7 @@ inline constexpr std::size_t publishers = 1'024;
 inline constexpr std::size_t subscriptions = 16'384;
 inline constexpr std::size_t members = 16'384;
 inline constexpr std::size_t topics = 1'048'576;
+inline constexpr std::uint64_t least_event_ids = 1'024;          ///< max_events of `@ids` at least
+inline constexpr std::uint64_t least_event_id_bytes = 1u << 20;  ///< max_bytes of `@ids` at least
 
 }  // namespace ackring::limits

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "ackring/limits.hpp"
@@ -12,6 +13,26 @@
 namespace ackring {
 
 using Nanoseconds = std::chrono::nanoseconds;
+
+/// Subscriptions that the exchange itself consumes: creating one switches on what it is for, for the topics that its
+/// patterns match and within its limits; removing it switches that off. Nobody else can subscribe to them; stat, peek and
+/// purge show and empty them as any other.
+///
+/// `@last` keeps the last event of each topic, for subscriptions that begin with them (StartFrom::last_values). Its
+/// max_events and max_bytes are those of what it keeps (the topics that were published to the longest time ago are
+/// forgotten first); its files take up to about twice as much.
+inline constexpr std::string_view last_values_name = "@last";
+/// `@ids` keeps the value of the header `event-id` of each event for its `ttl` (two minutes if that is 0), at most
+/// `max_events` of them (1,024 at least), oldest forgotten first: an event with an id that is known, whoever publishes it,
+/// is ignored, and counted as a duplicate of its publisher.
+inline constexpr std::string_view event_ids_name = "@ids";
+inline constexpr std::string_view event_id_header = "event-id";
+
+/// With which events a new subscription begins.
+enum class StartFrom {
+  now,          ///< with those that are routed after it was made
+  last_values,  ///< with the last one of each topic that it matches; needs `@last`, else not_found
+};
 
 /// What a delivery promises.
 enum class Guarantee {
@@ -75,6 +96,8 @@ struct SubscriptionOptions {
   /// AMQP patterns: `*` is one word, `#` zero or more. Empty: attach to an existing subscription as it is.
   std::vector<std::string> patterns = {};
   Guarantee guarantee = Guarantee::at_least_once;
+  /// Counts when the subscription is created; later it means nothing.
+  StartFrom from = StartFrom::now;
   /// A delivery without verdict for this long is delivered again; >= 1 ms.
   Nanoseconds ack_timeout = std::chrono::seconds(30);
   /// Attempts before an event is given up; 1 to 1,000.

@@ -16,7 +16,7 @@ using client::Json;
 
 Json definition(const char* op, const SubscriptionOptions& options) {
   control::check_options(options);
-  shm::check_name("subscription", options.name);
+  control::check_subscription_name(options.name);
   return {{"op", op},
           {"name", options.name},
           {"patterns", options.patterns},
@@ -26,7 +26,7 @@ Json definition(const char* op, const SubscriptionOptions& options) {
 
 Json dead_letter_request(const char* op, std::string_view name, const DeadLetterSelection& which,
                          const DeadLetterCursor& cursor, std::uint64_t at_most) {
-  shm::check_name("subscription", name);
+  control::check_subscription_name(name);
   Json request = {{"op", op}, {"name", name}, {"at_most", at_most}};
   if (which.delivery != 0) request["delivery"] = which.delivery;
   if (which.sequence != 0) {
@@ -90,7 +90,7 @@ void Bus::update_subscription(const SubscriptionOptions& options) {
 }
 
 SubscriptionOptions Bus::subscription(std::string_view name) {
-  shm::check_name("subscription", name);
+  control::check_subscription_name(name);
   const client::Reply reply = connection_->request({{"op", "subscription_get"}, {"name", name}});
   return control::options_from_json(client::reply_field<std::string>(reply.body, "name"),
                                     client::reply_field<std::vector<std::string>>(reply.body, "patterns"),
@@ -98,24 +98,24 @@ SubscriptionOptions Bus::subscription(std::string_view name) {
 }
 
 void Bus::remove_subscription(std::string_view name, Pending pending) {
-  shm::check_name("subscription", name);
+  control::check_subscription_name(name);
   Json request{{"op", "subscription_remove"}, {"name", name}};
   if (pending != Pending::refuse) request["pending"] = control::to_string(pending);
   (void)connection_->request(std::move(request));
 }
 
 void Bus::pause_subscription(std::string_view name) {
-  shm::check_name("subscription", name);
+  control::check_subscription_name(name);
   (void)connection_->request({{"op", "subscription_pause"}, {"name", name}});
 }
 
 void Bus::resume_subscription(std::string_view name) {
-  shm::check_name("subscription", name);
+  control::check_subscription_name(name);
   (void)connection_->request({{"op", "subscription_resume"}, {"name", name}});
 }
 
 std::uint64_t Bus::purge_subscription(std::string_view name) {
-  shm::check_name("subscription", name);
+  control::check_subscription_name(name);
   return client::reply_field<std::uint64_t>(connection_->request({{"op", "subscription_purge"}, {"name", name}}).body,
                                             "purged");
 }

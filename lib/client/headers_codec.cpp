@@ -1,7 +1,6 @@
 #include "lib/client/headers_codec.hpp"
 
 #include <array>
-#include <cstring>
 #include <utility>
 
 #include "lib/control/json_text.hpp"
@@ -36,19 +35,10 @@ void encode_headers(const Headers& headers, std::byte* to) {
 
 Headers decode_headers(std::span<const std::byte> bytes) {
   Headers headers;
-  const auto text = [](std::span<const std::byte> part) {
-    return std::string(reinterpret_cast<const char*>(part.data()), part.size());
-  };
-  while (bytes.size() >= header_prefix_bytes) {
-    std::uint16_t name_bytes = 0;
-    std::uint32_t value_bytes = 0;
-    std::memcpy(&name_bytes, bytes.data(), sizeof name_bytes);
-    std::memcpy(&value_bytes, bytes.data() + sizeof name_bytes, sizeof value_bytes);
-    bytes = bytes.subspan(header_prefix_bytes);
-    if (std::uint64_t{name_bytes} + value_bytes > bytes.size()) break;
-    headers.emplace_back(text(bytes.first(name_bytes)), text(bytes.subspan(name_bytes, value_bytes)));
-    bytes = bytes.subspan(std::size_t{name_bytes} + value_bytes);
-  }
+  std::string_view rest(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  std::string_view name;
+  std::string_view value;
+  while (ring::next_header(rest, name, value)) headers.emplace_back(name, value);
   return headers;
 }
 

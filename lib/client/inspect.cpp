@@ -6,6 +6,7 @@
 #include "lib/client/connection.hpp"
 #include "lib/client/event_text.hpp"
 #include "lib/client/reply_error.hpp"
+#include "lib/control/subscription_codec.hpp"
 
 namespace ackring {
 
@@ -20,7 +21,7 @@ constexpr int most_searches = 5;
 }  // namespace
 
 std::string Bus::peek_ndjson(std::string_view name, std::uint64_t n) {
-  shm::check_name("subscription", name);
+  control::check_subscription_name(name);
   std::string lines;
   Json request = {{"op", "peek"}, {"name", name}};
   for (bool more = true; more && n != 0;) {
@@ -40,7 +41,7 @@ std::string Bus::peek_ndjson(std::string_view name, std::uint64_t n) {
 }
 
 std::string Bus::explain_json(std::string_view name, const EventSelection& which) {
-  shm::check_name("subscription", name);
+  control::check_subscription_name(name);
   const Json question = [&]() -> Json {
     if (which.delivery != 0) return {{"op", "explain"}, {"name", name}, {"delivery", which.delivery}};
     if (which.publisher.empty() || which.sequence == 0) {

@@ -75,6 +75,28 @@ Guarantee guarantee_of(const std::string& name) {
   refuse("guarantee", "no guarantee is called '" + name + "'", "give at-least-once or at-most-once");
 }
 
+StartFrom start_of(const std::string& name) {
+  for (const StartFrom value : {StartFrom::now, StartFrom::last_values}) {
+    if (name == to_string(value)) return value;
+  }
+  refuse("from", "'" + name + "' is no place to begin", "give now or last");
+}
+
+// What only makes sense for members has no meaning for a subscription that has none.
+void check_reserved(const SubscriptionOptions& options) {
+  const SubscriptionOptions defaults;
+  if (options.group || options.ordered || options.ordered_by_key || !options.dead_letter_topic.empty() ||
+      options.dead_letter_expired || options.overflow != defaults.overflow || options.from != defaults.from) {
+    throw Error(ErrorCode::invalid_argument, "subscription '" + options.name + "'",
+                "the exchange itself consumes it, so that it has no members to deliver to",
+                "give patterns, ttl, max_events and max_bytes only");
+  }
+  if (options.name != event_ids_name) return;
+  check_between("max_events", options.max_events, limits::least_event_ids, std::numeric_limits<std::uint64_t>::max());
+  check_between("max_bytes", options.max_bytes, limits::least_event_id_bytes,
+                std::numeric_limits<std::uint64_t>::max());
+}
+
 Overflow overflow_of(const std::string& name) {
   for (const Overflow value :
        {Overflow::automatic, Overflow::block, Overflow::drop_newest, Overflow::drop_oldest, Overflow::dead_letter}) {
@@ -89,6 +111,8 @@ Overflow overflow_of(const std::string& name) {
 const char* to_string(Guarantee guarantee) noexcept {
   return guarantee == Guarantee::at_most_once ? "at-most-once" : "at-least-once";
 }
+
+const char* to_string(StartFrom from) noexcept { return from == StartFrom::last_values ? "last" : "now"; }
 
 const char* to_string(Pending pending) noexcept {
   switch (pending) {
@@ -124,6 +148,7 @@ Json options_to_json(const SubscriptionOptions& options) {
   Json delays = Json::array();
   for (const Nanoseconds delay : options.retry_delays) delays.push_back(delay.count());
   return Json{{"guarantee", to_string(options.guarantee)},
+              {"from", to_string(options.from)},
               {"ack_timeout_ns", options.ack_timeout.count()},
               {"max_deliveries", options.max_deliveries},
               {"backoff_initial_ns", options.backoff_initial.count()},
@@ -155,6 +180,8 @@ SubscriptionOptions options_from_json(std::string name, std::vector<std::string>
   for (const auto& [option, value] : options.items()) {
     if (option == "guarantee") {
       result.guarantee = guarantee_of(text(value, option));
+    } else if (option == "from") {
+      result.from = start_of(text(value, option));
     } else if (option == "ack_timeout_ns") {
       result.ack_timeout = duration(value, option);
     } else if (option == "max_deliveries") {
@@ -201,8 +228,15 @@ SubscriptionOptions options_from_json(std::string name, std::vector<std::string>
   return result;
 }
 
+bool is_reserved(std::string_view name) noexcept { return name == last_values_name || name == event_ids_name; }
+
+void check_subscription_name(std::string_view name) {
+  if (!is_reserved(name)) shm::check_name("subscription", name);
+}
+
 void check_options(const SubscriptionOptions& options) {
-  if (!options.name.empty()) shm::check_name("subscription", options.name);
+  if (!options.name.empty()) check_subscription_name(options.name);
+  if (is_reserved(options.name)) check_reserved(options);
   if (options.patterns.size() > limits::patterns) {
     throw Error(ErrorCode::invalid_argument, "subscription '" + options.name + "'",
                 std::to_string(options.patterns.size()) + " patterns",
@@ -267,7 +301,7 @@ Json differing_options(const SubscriptionOptions& left, const SubscriptionOption
   const Json other = options_to_json(right);
   Json names = Json::array();
   for (const auto& [option, value] : these.items()) {
-    if (value != other.at(option)) names.push_back(option);
+    if (option != "from" && value != other.at(option)) names.push_back(option);
   }
   return names;
 }

@@ -2,6 +2,7 @@
 // its attempts, until it is requeued or purged. A full log holds deliveries where they are; it never drops (F35).
 #include <algorithm>
 
+#include "ackring/error.hpp"
 #include "lib/exchange/attempt.hpp"
 #include "lib/exchange/exchange.hpp"
 #include "lib/exchange/snapshot.hpp"
@@ -121,6 +122,12 @@ void Exchange::bury_pending(Queue& queue) {
   }
   shorten(queue, queue.retry, queue.block.retry_head);
   for (; room && left != 0 && queue.block.backlog_events != 0; --left) room = give_up(queue, "removed");
+  if (pending(queue) != 0) return;
+  try {
+    set_flags(queue, queue.paused, queue.ending, false);  // what is requeued from now on is to be delivered
+  } catch (const Error&) {
+    // Without room for its definition it goes on like this; the next tick tries again.
+  }
 }
 
 // Records can only be told from payloads from the start of a segment on, and `from` may come from a client: the walk
@@ -161,6 +168,7 @@ DeadLetterResult Exchange::walk_dead(const Queue& queue, const DeadLetterFilter&
 }
 
 DeadLetterResult Exchange::requeue_dead(Queue& queue, const DeadLetterFilter& filter, std::uint64_t now_ns) {
+  if (queue.burying) bury_pending(queue);
   const DeadLetterResult result = walk_dead(queue, filter, [&](std::uint64_t position, const ring::EventParts& event) {
     Attempt attempt = attempt_of(event);
     Later later;

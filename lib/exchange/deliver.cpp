@@ -71,8 +71,7 @@ void Exchange::close_window(Queue& queue) {
 }
 
 bool Exchange::backlog_ready(Queue& queue, std::uint64_t bytes, bool redoing) {
-  Overflow policy = queue.options.overflow;
-  if (policy == Overflow::automatic) policy = queue.at_most_once() ? Overflow::drop_oldest : Overflow::block;
+  const Overflow policy = queue.overflow();
   touch(queue);
   if (queue.dropping) return true;
   const bool over = over_limits(queue, bytes);
@@ -88,6 +87,7 @@ bool Exchange::backlog_ready(Queue& queue, std::uint64_t bytes, bool redoing) {
 
 /// Would one more event be too much for what waits outside of rings?
 bool Exchange::over_limits(const Queue& queue, std::uint64_t bytes) {
+  if (queue.role == Role::last_values) return false;  // they are kept by cleaning (last_values.cpp)
   const shm::SubscriptionBlock& block = queue.block;
   return block.backlog_events + block.delayed_events >= queue.options.max_events ||
          block.backlog_bytes + block.delayed_bytes + bytes > queue.options.max_bytes;
@@ -156,9 +156,7 @@ void Exchange::put_slowly(Queue& queue, const shm::RecordHeader& header, const s
 
 // True: the head of the backlog has moved, so that segments below it can go once the counters say so.
 bool Exchange::keep_limits(Queue& queue) {
-  const bool drop_oldest = queue.options.overflow == Overflow::drop_oldest ||
-                           (queue.options.overflow == Overflow::automatic && queue.at_most_once());
-  if (!drop_oldest) return false;
+  if (queue.overflow() != Overflow::drop_oldest) return false;
   shm::SubscriptionBlock& block = queue.block;
   const std::uint64_t before = block.backlog_head;
   std::uint64_t head = before;

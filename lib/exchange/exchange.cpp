@@ -85,6 +85,7 @@ bool Exchange::step(std::uint64_t now_ns) {
     // A batch more than may have come in: a backlog gets shorter under load, too.
     for (std::size_t batch = 0; batch <= drained && active_[i]->to_backlog && pump(*active_[i]); ++batch) moved = true;
   }
+  if (last_values_) keep_last_values();
   return moved;
 }
 
@@ -143,7 +144,15 @@ bool Exchange::drain(Ingress& ingress, std::uint64_t now_ns, std::uint64_t until
     header.publisher = ingress.slot;
     if (header.flags != 0 || route.timed) [[unlikely]] {
       const RecordHeader copy = header;  // as above
-      if (!route_timed(route, copy, record + sizeof(RecordHeader), now_ns, redoing)) break;
+      const std::byte* body = record + sizeof(RecordHeader);
+      if (route.ids && is_known(copy, body, redoing)) {
+        ++counts.duplicates;
+        counts.sequence = copy.sequence;
+        reader.advance(copy.bytes);
+        continue;
+      }
+      if (!route_timed(route, copy, body, now_ns, redoing)) break;
+      if (route.ids) remember_id(route, copy, now_ns, redoing);
     } else {
       bool blocked = false;
       for (Queue* queue : route.sinks) blocked = blocked || !ready(*queue, header.bytes, now_ns, redoing);
@@ -230,8 +239,7 @@ void Exchange::tick(std::uint64_t now_ns) {
     if (settled) queue.backlog.trim(queue.block.backlog_head);
     if (queue.block.retry_events == 0) queue.retry.trim(queue.block.retry_head);
     if (queue.block.dead_events == 0) queue.dead.trim(queue.block.dead_head);
-    const bool waiting = queue.block.retry_events != 0 || queue.may_expire() ||
-                         (queue.burying && pending(queue) != 0) || has_unannounced(queue);
+    const bool waiting = queue.block.retry_events != 0 || queue.may_expire() || queue.burying || has_unannounced(queue);
     if (!waiting && (settled || !queue.has_member())) {
       queue.active = false;
       active_[i] = active_.back();

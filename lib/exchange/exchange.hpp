@@ -24,7 +24,9 @@
 #include "lib/exchange/attempt.hpp"
 #include "lib/exchange/dead_letter.hpp"
 #include "lib/exchange/dead_letter_topic.hpp"
+#include "lib/exchange/event_ids.hpp"
 #include "lib/exchange/ingress.hpp"
+#include "lib/exchange/last_values.hpp"
 #include "lib/exchange/queue.hpp"
 #include "lib/exchange/route_table.hpp"
 #include "lib/shm/directory.hpp"
@@ -208,6 +210,16 @@ class Exchange {
   bool head_in_time(Queue& queue);
   bool expire_later(Queue& queue, std::uint64_t position, const shm::RecordHeader& record);
 
+  // last_values.cpp
+  void keep_last_values();
+  bool clean_last_values();
+  void begin_with_last_values(Queue& queue);
+  void redo_clean(Queue& queue);
+
+  // event_ids.cpp
+  bool is_known(const shm::RecordHeader& header, const std::byte* body, bool redoing);
+  void remember_id(const Route& route, const shm::RecordHeader& header, std::uint64_t now_ns, bool redoing);
+
   // dispatch.cpp
   static bool waits_for_retry(const Queue& queue, const shm::RecordHeader& record);
   static bool may_dispatch(const Queue& queue, const shm::RecordHeader* record);
@@ -304,6 +316,8 @@ class Exchange {
   std::vector<std::unique_ptr<Queue>> queues_;        // by index; removed ones stay empty
   std::vector<std::unique_ptr<Ingress>> publishers_;  // by slot
   std::unique_ptr<LetterPublisher> letters_;          // once it is needed
+  std::unique_ptr<LastValues> last_values_;           // if the bus keeps them
+  std::unique_ptr<EventIds> event_ids_;               // if the bus keeps them
   std::vector<std::uint32_t> free_indexes_;           // of queues_
   std::unordered_map<std::string, Queue*> by_name_;
   std::unordered_map<std::uint64_t, Queue*> by_id_;

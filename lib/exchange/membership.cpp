@@ -4,6 +4,7 @@
 #include <bit>
 
 #include "ackring/error.hpp"
+#include "lib/control/subscription_codec.hpp"
 #include "lib/exchange/exchange.hpp"
 #include "lib/shm/versioned.hpp"
 
@@ -123,6 +124,10 @@ Lane& Exchange::lane_for_member(Queue& queue) {
 
 MemberGrant Exchange::attach_member(std::uint64_t client, const SubscriptionOptions& options, bool ephemeral,
                                     const std::vector<std::string>& given) {
+  if (control::is_reserved(options.name)) {
+    throw Error(ErrorCode::invalid_argument, "subscription '" + options.name + "'", "the exchange itself consumes it",
+                "look at it with shmtool peek or stat");
+  }
   Queue* queue = ephemeral ? nullptr : find_queue(options.name);
   if (queue == nullptr) {
     if (options.patterns.empty()) {

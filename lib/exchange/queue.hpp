@@ -41,6 +41,9 @@ enum class Fate : std::uint8_t {
   overflow,  // … as the backlog is full
 };
 
+/// Who consumes a subscription.
+enum class Role : std::uint8_t { ordinary, last_values, event_ids };
+
 struct Queue {
   static constexpr std::size_t later_segment_bytes = 64u << 10;  // few events fail: small files, until there are many
 
@@ -71,11 +74,13 @@ struct Queue {
   std::uint64_t id = 0;
   std::uint32_t index = 0;  // in Exchange's table, and in the pattern tree
   SubscriptionOptions options;
+  Role role = Role::ordinary;
   bool ephemeral = false;
-  bool paused = false;   // nothing is handed out
-  bool ending = false;   // it matches nothing any more, and goes when nothing is left in it
-  bool burying = false;  // what is left in it becomes dead letters
-  bool active = false;   // on the list of queues that the tick looks at
+  bool beginning = false;  // it is being made, and gets the last values
+  bool paused = false;     // nothing is handed out
+  bool ending = false;     // it matches nothing any more, and goes when nothing is left in it
+  bool burying = false;    // what is left in it becomes dead letters
+  bool active = false;     // on the list of queues that the tick looks at
 
   std::vector<std::unique_ptr<Lane>> members;  // of a group: one ring each; events reach them through the backlog
   std::size_t turn = 0;                        // of the round robin among them
@@ -98,6 +103,12 @@ struct Queue {
   /// May what waits in the backlog expire?
   [[nodiscard]] bool may_expire() const noexcept {
     return block.backlog_events != 0 && (options.ttl.count() != 0 || block.backlog_expires != 0);
+  }
+  /// What happens to an event for which the backlog has no room.
+  [[nodiscard]] Overflow overflow() const noexcept {
+    if (role != Role::ordinary) return role == Role::event_ids ? Overflow::drop_oldest : Overflow::drop_newest;
+    if (options.overflow != Overflow::automatic) return options.overflow;
+    return at_most_once() ? Overflow::drop_oldest : Overflow::block;
   }
   [[nodiscard]] bool at_most_once() const noexcept { return options.guarantee == Guarantee::at_most_once; }
   /// Do events wait in the backlog until it is decided which member gets them, and when?

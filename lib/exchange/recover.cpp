@@ -102,6 +102,10 @@ void Exchange::recover_subscription(FoundSubscription& found) {
   auto queue = std::make_unique<Queue>(directory_, found.id, generation_);
   try {
     const control::Json json = control::Json::parse(directory_.read_file(definition));
+    if (json.value("beginning", false)) {  // nobody has been told that it exists
+      for (const std::string& name : found.names) directory_.remove(name);
+      return;
+    }
     queue->options = control::options_from_json(json.at("name"), json.at("patterns"), json.at("options"));
     queue->ephemeral = json.at("ephemeral");
     queue->paused = json.at("paused");

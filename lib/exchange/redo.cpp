@@ -120,9 +120,11 @@ void Exchange::redo() {
     return;
   }
   Queue* queue = find_queue(source);
-  if (queue == nullptr) return;
+  if (queue == nullptr || kind == TransactionKind::begin_with) return;  // it is whole, or was removed by recovery
   if (kind == TransactionKind::pump || kind == TransactionKind::park || kind == TransactionKind::give_up) {
     redo_pump(*queue, from);
+  } else if (kind == TransactionKind::clean) {
+    redo_clean(*queue);
   } else if (kind == TransactionKind::announce) {
     redo_announce(*queue, from);
   } else {

@@ -213,7 +213,7 @@ Reply Service::subscription(Client& /*client*/, const std::string& op, const Jso
   if (op == "subscription_create" || op == "subscription_update") {
     const SubscriptionOptions options =
         control::options_from_json(name, request.at("patterns").get<std::vector<std::string>>(), request.at("options"));
-    shm::check_name("subscription", name);
+    control::check_subscription_name(name);
     if (op == "subscription_create") {
       exchange_.create_subscription(options, false);
     } else {
@@ -250,6 +250,10 @@ void Service::remove(Queue& queue, const std::string& pending, Reply& reply) {
   const std::uint64_t dead = queue.block.dead_events;
   reply.body["pending"] = waiting;
   reply.body["dead_letters"] = dead;
+  if (queue.role != Role::ordinary) {  // what it keeps is waiting for nobody
+    exchange_.remove_subscription(queue);
+    return;
+  }
   if ((pending == "keep" || pending == "dead-letter") && waiting + dead != 0) {
     exchange_.end_subscription(queue, pending == "dead-letter");
     return;

@@ -7,8 +7,12 @@ namespace ackring::exchange {
 void RouteTable::refresh(Route& route, std::string_view text, const std::vector<std::unique_ptr<Queue>>& queues) {
   tree_.find(text, found_);
   route.sinks.clear();
-  route.timed = false;
+  route.timed = route.ids = false;
   for (const std::uint32_t number : found_) {
+    if (queues[number]->role == Role::event_ids) {
+      route.timed = route.ids = true;
+      continue;
+    }
     route.sinks.push_back(queues[number].get());
     route.timed = route.timed || queues[number]->options.ttl.count() != 0;
   }

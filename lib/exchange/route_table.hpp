@@ -17,7 +17,8 @@ struct Queue;
 struct Route {
   std::uint64_t version = 0;  // of the route table when `sinks` was computed
   std::uint32_t topic = 0;    // number in the topic table
-  bool timed = false;         // events of some of `sinks` expire
+  bool timed = false;         // events of some of `sinks` expire, or have ids that count
+  bool ids = false;           // an event is routed only if its id is not known
   std::vector<Queue*> sinks;
 };
 

@@ -1,5 +1,6 @@
 // Subscriptions are made, changed, found and removed. A subscription exists when its definition file does.
 #include <algorithm>
+#include <chrono>
 
 #include "ackring/error.hpp"
 #include "lib/control/subscription_codec.hpp"
@@ -8,6 +9,16 @@
 namespace ackring::exchange {
 
 using control::Json;
+
+namespace {
+
+constexpr std::chrono::minutes default_id_window{2};
+
+void complete_reserved(SubscriptionOptions& options) {
+  if (options.name == event_ids_name && options.ttl.count() == 0) options.ttl = default_id_window;
+}
+
+}  // namespace
 
 void Exchange::check_same_options(const Queue& queue, const SubscriptionOptions& options,
                                   const std::vector<std::string>& given) const {
@@ -68,6 +79,13 @@ Queue& Exchange::add_queue(std::unique_ptr<Queue> queue) {
   const std::uint32_t index = free_indexes_.back();
   free_indexes_.pop_back();
   queue->index = index;
+  if (queue->options.name == last_values_name) {
+    queue->role = Role::last_values;
+    last_values_ = std::make_unique<LastValues>(*queue);
+  } else if (queue->options.name == event_ids_name) {
+    queue->role = Role::event_ids;
+    event_ids_ = std::make_unique<EventIds>(*queue);
+  }
   if (queue->options.ordered_by_key && !queue->keys) queue->keys = std::make_unique<KeySlots>();
   queue->largest_record = queue->options.ring_bytes / 4 - sizeof(shm::AttemptInfo);
   routes_.add(queue->options.patterns, queue->index);
@@ -78,13 +96,10 @@ Queue& Exchange::add_queue(std::unique_ptr<Queue> queue) {
 }
 
 void Exchange::save_definition(const Queue& queue) {
-  const Json definition = {{"name", queue.options.name},
-                           {"patterns", queue.options.patterns},
-                           {"ephemeral", queue.ephemeral},
-                           {"paused", queue.paused},
-                           {"ending", queue.ending},
-                           {"burying", queue.burying},
-                           {"options", control::options_to_json(queue.options)}};
+  const Json definition = {{"name", queue.options.name},   {"patterns", queue.options.patterns},
+                           {"ephemeral", queue.ephemeral}, {"paused", queue.paused},
+                           {"ending", queue.ending},       {"burying", queue.burying},
+                           {"beginning", queue.beginning}, {"options", control::options_to_json(queue.options)}};
   directory_.write_file("sub." + std::to_string(queue.id) + ".json", definition.dump(2) + "\n");
 }
 
@@ -106,7 +121,10 @@ Queue& Exchange::create_subscription(const SubscriptionOptions& options, bool ep
   const std::uint64_t id = next_file();
   auto queue = std::make_unique<Queue>(directory_, id, generation_);
   queue->options = options;
+  queue->options.from = StartFrom::now;  // it has begun when it is there
+  queue->beginning = options.from == StartFrom::last_values;
   queue->ephemeral = ephemeral;
+  complete_reserved(queue->options);
   if (ephemeral) {
     queue->options.name = "ephemeral-" + std::to_string(id);
     while (find_queue(queue->options.name) != nullptr) queue->options.name += "-";  // a user may have named one so
@@ -135,7 +153,17 @@ Queue& Exchange::create_subscription(const SubscriptionOptions& options, bool ep
     directory_.remove(state_file);
     throw;
   }
-  return add_queue(std::move(queue));
+  Queue& made = add_queue(std::move(queue));
+  if (!made.beginning) return made;
+  try {
+    begin_with_last_values(made);
+    made.beginning = false;
+    save_definition(made);
+  } catch (const Error&) {
+    remove_subscription(made);
+    throw;
+  }
+  return made;
 }
 
 void Exchange::update_subscription(const SubscriptionOptions& options, const std::vector<std::string>& given) {
@@ -158,6 +186,8 @@ void Exchange::update_subscription(const SubscriptionOptions& options, const std
   const SubscriptionOptions before = queue->options;
   queue->options =
       control::options_from_json(before.name, options.patterns.empty() ? before.patterns : options.patterns, merged);
+  queue->options.from = StartFrom::now;
+  complete_reserved(queue->options);
   try {
     check_letter_cycle(queue->options);
     save_definition(*queue);
@@ -189,6 +219,8 @@ void Exchange::remove_subscription(Queue& queue) {
   queue.retry.remove_all();
   queue.dead.remove_all();
   directory_.remove(prefix + ".state");
+  if (queue.role == Role::last_values) last_values_.reset();
+  if (queue.role == Role::event_ids) event_ids_.reset();
   free_indexes_.push_back(queue.index);
   queues_[queue.index].reset();
 }

@@ -87,7 +87,10 @@ bool Exchange::ready_timed(Queue& queue, const ring::EventParts& event, std::uin
     queue.fate = Fate::bury;
     return queue.stage <= Stage::dead && dead_ready(queue, bytes + dead_extra_bytes);
   }
-  if (event.timing != nullptr && event.timing->not_before_ns > now_ns) return ready_delayed(queue, bytes, redoing);
+  // What is kept for those who come later is kept at once; they will get it when it is time.
+  const bool for_members = queue.role == Role::ordinary;
+  if (for_members && event.timing != nullptr && event.timing->not_before_ns > now_ns)
+    return ready_delayed(queue, bytes, redoing);
   return ready(queue, bytes, now_ns, redoing);
 }
 
@@ -95,8 +98,7 @@ bool Exchange::ready_timed(Queue& queue, const ring::EventParts& event, std::uin
 bool Exchange::ready_delayed(Queue& queue, std::uint64_t bytes, bool redoing) {
   if (queue.stage > Stage::retry) return false;
   queue.fate = Fate::delay;
-  Overflow policy = queue.options.overflow;
-  if (policy == Overflow::automatic) policy = queue.at_most_once() ? Overflow::drop_oldest : Overflow::block;
+  const Overflow policy = queue.overflow();
   const bool over = !redoing && over_limits(queue, bytes);
   if (over && policy == Overflow::dead_letter) return overflow_ready(queue, bytes);
   if (!over && queue.retry.reserve(bytes + sizeof(shm::LaterInfo))) return true;

@@ -21,4 +21,19 @@ inline void write_header_prefix(std::byte* to, std::string_view name, std::strin
   std::memcpy(to + sizeof name_bytes, &value_bytes, sizeof value_bytes);
 }
 
+/// Splits the first header off. False: there is none, or what is there is none.
+inline bool next_header(std::string_view& headers, std::string_view& name, std::string_view& value) noexcept {
+  std::uint16_t name_bytes = 0;
+  std::uint32_t value_bytes = 0;
+  if (headers.size() < header_prefix_bytes) return false;
+  std::memcpy(&name_bytes, headers.data(), sizeof name_bytes);
+  std::memcpy(&value_bytes, headers.data() + sizeof name_bytes, sizeof value_bytes);
+  headers.remove_prefix(header_prefix_bytes);
+  if (std::uint64_t{name_bytes} + value_bytes > headers.size()) return false;
+  name = headers.substr(0, name_bytes);
+  value = headers.substr(name_bytes, value_bytes);
+  headers.remove_prefix(std::size_t{name_bytes} + value_bytes);
+  return true;
+}
+
 }  // namespace ackring::ring

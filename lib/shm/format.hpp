@@ -78,6 +78,8 @@ enum class TransactionKind : std::uint32_t {
   give_up = 16,
   give_up_later = 17,
   announce = 18,
+  clean = 19,
+  begin_with = 20,
 };
 
 /// What X is about to do. `n` is stored last; of the two records of a shard the one with the larger `n` counts.

@@ -74,6 +74,7 @@ class CorePublisher {
   /// The next event gets the number behind this one.
   void number_from(std::uint64_t sequence) { sequence_ = sequence; }
   std::uint64_t published_ns = 1;  // of events that come
+  std::string headers;             // as they lie in a record
   [[nodiscard]] std::uint16_t slot() const { return slot_; }
   [[nodiscard]] std::uint64_t incarnation() const { return incarnation_; }
 
@@ -84,8 +85,11 @@ class CorePublisher {
     const std::size_t timing_bytes = timed ? sizeof times : 0;
     shm::RecordHeader header{};
     header.flags = timed ? shm::flag_timing : 0;
-    header.bytes = static_cast<std::uint32_t>(ring::record_bytes(payload.size() + timing_bytes, key.size(), 0));
+    const std::string& extra = kind == shm::RecordKind::event ? headers : no_headers_;
+    header.bytes =
+        static_cast<std::uint32_t>(ring::record_bytes(payload.size() + timing_bytes, key.size(), extra.size()));
     header.kind = static_cast<std::uint16_t>(kind);
+    header.headers_bytes = static_cast<std::uint32_t>(extra.size());
     header.sequence = sequence;
     header.published_ns = published_ns;
     header.topic = topic;
@@ -99,10 +103,12 @@ class CorePublisher {
     to += timing_bytes;
     std::memcpy(to, payload.data(), payload.size());
     std::memcpy(to + payload.size(), key.data(), key.size());
+    std::memcpy(to + payload.size() + key.size(), extra.data(), extra.size());
     writer_.advance(header.bytes);
     return true;
   }
 
+  const std::string no_headers_;
   std::uint16_t slot_;
   std::uint64_t incarnation_;
   std::uint64_t sequence_;

@@ -187,3 +187,44 @@ TEST_CASE("what a pause took back from a member that left is not shown to the ne
   CHECK(row["acked"] == 5);
   CHECK(row["delivered"] == 5);
 }
+
+TEST_CASE("what is purged from the ring of a member that is gone does not come to the next one") {
+  World world;
+  auto member = world.member("s", {"#"}, exact());
+  publish(world, 5);
+  Seen taken;
+  REQUIRE(member.take(taken));
+  world.x->detach_member(world.x->find_queue("s")->lane);
+  CHECK(world.x->purge(*world.x->find_queue("s"), world.now_ns) >= 4);
+  publish(world, 2);
+  auto next = world.member("s", {});
+  std::vector<Seen> got = take_all(next);
+  for (const Seen& seen : got) next.verdict(seen.entry, ring::Verdict::ack);
+  world.tick();
+  for (const Seen& seen : take_all(next)) got.push_back(seen);
+  CHECK(got.size() + row_of(world.stat(), "s")["purged"].get<std::uint64_t>() == 7);
+  for (const Seen& seen : got) CHECK((seen.delivery == 1 || seen.delivery >= 6));
+}
+
+TEST_CASE("a subscription that was removed into dead letters delivers what is requeued, and then goes") {
+  World world;
+  auto member = world.member("s", {"#"}, exact());
+  publish(world, 3);
+  world.x->detach_member(world.x->find_queue("s")->lane);
+  world.x->end_subscription(*world.x->find_queue("s"), true);
+  world.tick();
+  auto& queue = *world.x->find_queue("s");
+  CHECK(row_of(world.stat(), "s")["dlq_size"] == 3);
+  CHECK(!queue.burying);
+  CHECK(world.x->requeue_dead(queue, {}, world.now_ns).done == 3);
+  world.restart();
+  world.tick();
+  auto next = world.member("s", {});
+  const std::vector<Seen> got = take_all(next);
+  CHECK(deliveries(got) == range(1, 3));
+  for (const Seen& seen : got) next.verdict(seen.entry, ring::Verdict::ack);
+  world.tick();
+  world.x->detach_member(world.x->find_queue("s")->lane);
+  world.tick();
+  CHECK(world.x->find_queue("s") == nullptr);
+}

@@ -29,6 +29,12 @@ Overflow parse_overflow(const std::string& text) {
   throw std::invalid_argument("'" + text + "' is not a policy: choose block, drop-newest, drop-oldest or dead-letter");
 }
 
+StartFrom parse_start(const std::string& text) {
+  if (text == "now") return StartFrom::now;
+  if (text == "last") return StartFrom::last_values;
+  throw std::invalid_argument("'" + text + "' is no place to begin: choose now or last");
+}
+
 struct BackOff {
   Nanoseconds initial;
   Nanoseconds longest;
@@ -125,6 +131,13 @@ void SubscriptionArguments::add_to(CLI::App& app) {
   const std::function<std::uint32_t(const std::string&)> number = parse_number<std::uint32_t>;
   add<Guarantee>(app, "--guarantee", "at-least-once|at-most-once", "What a delivery promises (at-least-once)",
                  &Options::guarantee, parse_guarantee);
+  add_parsed(app, "--from", "now|last",
+             "Of a new subscription: begin with what comes, or with the last event of each topic (now)",
+             [this](const std::string& text) {
+               const StartFrom from = parse_start(text);
+               given_.push_back({"--from", text, [from](Options& options) { options.from = from; },
+                                 [](const Options&, const Options&) { return true; }});
+             });
   add<Nanoseconds>(app, "--ack-timeout", "DURATION",
                    "A delivery without verdict for this long is delivered again (30s)", &Options::ack_timeout,
                    duration);

@@ -25,9 +25,7 @@ void TakeOptions::add_to(CLI::App& app) {
   add_parsed(app, "--format", "ndjson|raw|topic",
              "An object per line; payloads as they are; topics, one per line (ndjson)",
              [this](const std::string& text) { format = parse_format(text); });
-  app.add_option("--count", count, "End after this many deliveries")
-      ->check(above_zero())
-      ->default_str("no limit");
+  app.add_option("--count", count, "End after this many deliveries")->check(above_zero())->default_str("no limit");
   add_duration(app, "--timeout", timeout, "End this long after the start");
 }
 
