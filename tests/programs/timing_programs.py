@@ -146,6 +146,9 @@ class Timing(Members):
         row = self.publisher("shop")
         self.assertEqual([row[key] for key in ("committed", "routed", "duplicates", "unroutable", "in_ring")],
                          [11, 7, 4, 0, 0])
+        table = [line.split() for line in self.tool("stat").decode().splitlines()]
+        self.assertIn(["PUBLISHER", "COMMITTED", "ROUTED", "UNROUTABLE", "DUPLICATES", "IN", "RING", "BACK-PRESSURED"], table)
+        self.assertIn(["shop", "11", "7", "0", "4", "0", "0"], table)
         self.assertEqual([(event["sequence"], event["data"], event["attempt"]) for event in self.take("s", 7)],
                          [(100, "a", 1), (101, "b", 1), (102, "c", 1), (103, "d", 1), (104, "e", 1), (200, "gap", 1),
                           (201, "next", 1)])
