@@ -187,7 +187,7 @@ DeadLetterResult Exchange::requeue_dead(Queue& queue, const DeadLetterFilter& fi
     if (queue.keys && !later.untaken) count_slot(queue, *event.header, 0, +1);
     return true;
   });
-  shorten(queue, queue.dead, queue.block.dead_head);
+  shorten_dead(queue);
   if (result.done != 0) activate(queue);
   return result;
 }
@@ -201,9 +201,15 @@ DeadLetterResult Exchange::purge_dead(Queue& queue, const DeadLetterFilter& filt
     mark(*event.header, LaterState::removed);
     return true;
   });
-  shorten(queue, queue.dead, queue.block.dead_head);
+  shorten_dead(queue);
   if (queue.ending) activate(queue);
   return result;
+}
+
+/// Letters that are gone, and that their topic has got, give back their space.
+void Exchange::shorten_dead(Queue& queue) {
+  const std::uint64_t until = queue.options.dead_letter_topic.empty() ? queue.dead.tail() : queue.block.dead_published;
+  shorten(queue, queue.dead, queue.block.dead_head, until);
 }
 
 bool DeadLetterFilter::matches(const ring::EventParts& event) const {

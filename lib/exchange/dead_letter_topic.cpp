@@ -80,6 +80,7 @@ void Exchange::announce(Queue& queue) {
     commit_sinks();
     heat(*letters_->ingress);
   }
+  shorten_dead(queue);
 }
 
 // What the event of a dead letter is: the one that died, with headers that say what became of it.

@@ -230,7 +230,8 @@ void Exchange::tick(std::uint64_t now_ns) {
     // The rings of a dispatched subscription's dead members are hand_over()'s, when it goes on.
     if (queue.has_orphans && (queue.paused || !queue.dispatched()))
       queue.has_orphans = !bring_back(queue) || queue.dispatched();
-    if (queue.ending && !queue.has_member() && queue.block.dead_events == 0 && pending(queue) == 0) {
+    if (queue.ending && !queue.has_member() && queue.block.dead_events == 0 && pending(queue) == 0 &&
+        !has_unannounced(queue)) {
       remove_subscription(queue);
       continue;
     }

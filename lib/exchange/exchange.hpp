@@ -197,7 +197,8 @@ class Exchange {
   void release(Queue& queue, const shm::RecordHeader& record, const Attempt& attempt, Lane& into, std::uint64_t bytes);
   void release_due(Queue& queue, std::uint64_t now_ns);
   bool complete_late(Lane& lane, std::uint64_t entry);
-  void shorten(Queue& queue, log::SegmentLog& log, std::uint64_t& head);
+  void shorten(Queue& queue, log::SegmentLog& log, std::uint64_t& head, std::uint64_t until = ~std::uint64_t{0});
+  void shorten_dead(Queue& queue);
   void index_retries(Queue& queue);
 
   // timing.cpp

@@ -184,12 +184,12 @@ bool Exchange::complete_late(Lane& lane, std::uint64_t entry) {
 }
 
 // Records that have left a log give back their space, from the head on. The head in shared memory may lag behind within a
-// segment: a successor passes over what has left.
-void Exchange::shorten(Queue& queue, log::SegmentLog& log, std::uint64_t& head) {
+// segment: a successor passes over what has left. The head does not go beyond `until`.
+void Exchange::shorten(Queue& queue, log::SegmentLog& log, std::uint64_t& head, std::uint64_t until) {
   const std::uint64_t before = head;
   std::uint64_t position = head;
   const shm::RecordHeader* record = log.at(position);
-  while (record != nullptr && later_state(*record) != LaterState::waiting) {
+  while (record != nullptr && position < until && later_state(*record) != LaterState::waiting) {
     head = position = log::SegmentLog::next(position, *record);
     record = log.at(position);
   }

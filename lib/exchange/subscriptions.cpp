@@ -201,6 +201,7 @@ void Exchange::update_subscription(const SubscriptionOptions& options, const std
   }
   routes_.remove(before.patterns, queue->index);
   routes_.add(queue->options.patterns, queue->index);
+  activate(*queue);  // what waits may have expired by now, or have room
 }
 
 void Exchange::remove_subscription(Queue& queue) {

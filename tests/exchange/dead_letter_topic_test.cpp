@@ -173,4 +173,64 @@ TEST_CASE("a watcher that is full holds letters back; none is lost") {
   CHECK(seen_letters == published);
 }
 
+TEST_CASE("letters that are requeued or purged before they are published are published all the same") {
+  for (const bool purged : {false, true}) {
+    CAPTURE(purged);
+    World world;
+    CorePublisher publisher = world.publisher("app", 1 << 20);
+    SubscriptionOptions options = with_topic("dead");
+    options.ring_bytes = 1 << 20;
+    CoreMember member = world.member("orders", {"orders"}, options);
+    SubscriptionOptions few;
+    few.name = "watch";
+    few.patterns = {"dead"};
+    few.max_events = 3;
+    few.ring_bytes = 1 << 20;
+    world.x->create_subscription(few, false);
+    const std::string large(100'000, 'x');
+    constexpr std::uint64_t letters = 60;  // more than the ring of the exchange's own publisher holds
+    for (std::uint64_t i = 0; i < letters; ++i) {
+      REQUIRE(publisher.publish("orders", large));
+      world.tick();
+      reject_all(member);
+      world.tick();
+    }
+    exchange::Queue* orders = world.x->find_queue("orders");
+    REQUIRE(orders->block.dead_events == letters);
+    if (purged) {
+      while (world.x->purge_dead(*orders, {}).done != 0) {
+      }
+      CHECK(orders->block.dead_removed == letters);
+      world.x->detach_member(orders->lane);
+      world.x->end_subscription(*orders);
+      world.tick();
+    } else {
+      while (world.x->requeue_dead(*orders, {}, world.now_ns).done != 0) {
+      }
+      CHECK(orders->block.requeued == letters);
+    }
+    world.restart();
+    world.tick();
+    CHECK(world.x->find_queue("orders") != nullptr);  // it has something to say
+    CoreMember watcher = world.member("watch", {});
+    std::uint64_t seen_letters = 0;
+    Seen seen;
+    for (int i = 0; i < 200 && seen_letters < letters; ++i) {
+      while (watcher.take(seen)) {
+        CHECK(seen.sequence == ++seen_letters);
+        watcher.verdict(seen.entry, ring::Verdict::ack);
+      }
+      world.tick();
+    }
+    CHECK(seen_letters == letters);
+    world.tick();
+    if (purged) {
+      CHECK(world.x->find_queue("orders") == nullptr);
+    } else {
+      CHECK(world.x->find_queue("orders")->dead.file_bytes() == 0);
+    }
+    world.stat();
+  }
+}
+
 }  // namespace ackring::test

@@ -89,6 +89,26 @@ TEST_CASE("the time to live of a subscription holds for all its events, and can 
   CHECK(row_of(world.stat(), "s")["expired"] == 2);
 }
 
+TEST_CASE("a time to live that is given later holds for what has long been waiting") {
+  World world;
+  CorePublisher publisher = world.publisher();
+  SubscriptionOptions options = exact();
+  options.name = "s";
+  options.patterns = {"#"};
+  world.x->create_subscription(options, false);
+  publisher.published_ns = world.now_ns;
+  publisher.publish("a", "1");
+  world.run();
+  for (int i = 0; i < 5; ++i) world.tick();
+  CHECK_FALSE(world.x->find_queue("s")->active);
+  options.ttl = std::chrono::milliseconds(100);
+  world.x->update_subscription(options, {"ttl_ns"});
+  world.tick(1 * ms);
+  CHECK(row_of(world.stat(), "s")["queued"] == 1);
+  world.tick(100 * ms);
+  CHECK(row_of(world.stat(), "s")["expired"] == 1);
+}
+
 TEST_CASE("expired events become dead letters if they are to; requeued, they have all the time") {
   World world;
   CorePublisher publisher = world.publisher();

@@ -13,6 +13,7 @@
 #include "tools/common/units.hpp"
 #include "tools/shmtool/commands.hpp"
 #include "tools/shmtool/pub_input.hpp"
+#include "tools/shmtool/subscription_options.hpp"
 
 namespace ackring::tools {
 namespace {
@@ -252,11 +253,14 @@ void add_pub(CLI::App& app, Globals& globals) {
       ->type_name("K=V");
   add_duration(command, "--ttl", options->ttl, "Events that reach no member in this time expire (never)");
   add_duration(command, "--delay", options->delay, "Deliver no sooner than this long after publishing (at once)");
-  command
-      .add_option("--sequence", options->sequence,
-                  "Number of the first event; what the exchange has had of publisher --name already is ignored there, "
-                  "and counted as duplicates (the publisher's next)")
-      ->check(above_zero());
+  // Not an option of CLI11's own: that takes what is beyond 64 bits for the largest number.
+  add_parsed(command, "--sequence", "N",
+             "Number of the first event; what the exchange has had of publisher --name already is ignored there, and "
+             "counted as duplicates (the publisher's next)",
+             [options](const std::string& text) {
+               options->sequence = parse_number<std::uint64_t>(text);
+               if (options->sequence == 0) throw std::invalid_argument("'0' is not a number above 0");
+             });
   add_size(command, "--ring", options->ring_bytes, "Size of the publisher's ring, a power of two (4MiB)");
   add_duration(command, "--timeout", options->timeout, "Give up after this long, exit status 1");
   command.callback([&globals, options] { globals.run = [&globals, options] { return run(globals, *options); }; });

@@ -67,11 +67,11 @@ std::string stat_text(const nlohmann::json& document) {
     text += fmt::format(", pid {}, up {:.1f} s", exchange.at("pid").dump(), exchange.value("uptime_s", 0.0));
   text += fmt::format(", generation {}\n\n", exchange.at("generation").dump());
 
-  Table publishers({"PUBLISHER", ">COMMITTED", ">ROUTED", ">UNROUTABLE", ">IN RING", ">BACK-PRESSURED"});
+  Table publishers({"PUBLISHER", ">COMMITTED", ">ROUTED", ">UNROUTABLE", ">DUPLICATES", ">IN RING", ">BACK-PRESSURED"});
   for (const auto& publisher : document.at("publishers")) {
     const auto name = publisher.at("name").get<std::string>();
     publishers.add({name.empty() ? "(anonymous)" : name, number(publisher, "committed"), number(publisher, "routed"),
-                    number(publisher, "unroutable"), number(publisher, "in_ring"),
+                    number(publisher, "unroutable"), number(publisher, "duplicates"), number(publisher, "in_ring"),
                     number(publisher, "back_pressured")});
   }
   text += publishers.text() + "\n";

@@ -49,6 +49,7 @@ double parse_jitter(const std::string& text) {
 
 std::vector<Nanoseconds> parse_delays(const std::string& text) {
   std::vector<Nanoseconds> delays;
+  if (text.empty()) return delays;  // none: the back-off counts again
   for (std::size_t from = 0; from <= text.size();) {
     const std::size_t comma = std::min(text.find(',', from), text.size());
     delays.push_back(parse_duration(text.substr(from, comma - from)));
