@@ -20,7 +20,7 @@ bool Exchange::dead_ready(Queue& queue, std::uint64_t bytes) {
 }
 
 void Exchange::append_dead(Queue& queue, const ring::EventParts& event, const Attempt& attempt, const Later& later) {
-  touch_log(queue, queue.state->dead, queue.dead, queue.dead_touched);
+  touch_log(queue, queue.state->dead, queue.dead, Queue::dead_log);
   const std::uint64_t bytes = rewritten_bytes(event, attempt, &later);
   rewrite(queue.dead.append(bytes), event, attempt, &later);
   ++queue.block.dead_of_n;

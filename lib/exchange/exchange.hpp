@@ -149,11 +149,12 @@ class Exchange {
   static std::uint64_t moved_to(const Lane& lane, std::uint64_t state_byte) noexcept;
   void touch_backlog(Queue& queue);
   static void touch_sink(shm::Sink& sink, std::uint64_t n, std::uint64_t tail);
-  void touch_log(Queue& queue, shm::Sink& sink, const log::SegmentLog& log, bool& touched);
+  void touch_log(Queue& queue, shm::Sink& sink, const log::SegmentLog& log, std::uint8_t which);
   static void count_source(Queue& queue, shm::TransactionKind kind, const shm::RecordHeader& record);
   static shm::LaterState later_state(const shm::RecordHeader& record) noexcept;
   static void mark(const shm::RecordHeader& record, shm::LaterState state);
   static void write_counters(Queue& queue);
+  static bool commit_logs(Queue& queue);
   void commit_sinks();
   void commit_ingress(Ingress& ingress);
   void wake_members();
@@ -172,6 +173,7 @@ class Exchange {
   static void close_window(Queue& queue);
   bool backlog_ready(Queue& queue, std::uint64_t bytes, bool redoing);
   void put(Queue& queue, const shm::RecordHeader& header, const std::byte* body);
+  static void put_in_window(Queue& queue, const shm::RecordHeader& header, const std::byte* body);
   void put_slowly(Queue& queue, const shm::RecordHeader& header, const std::byte* body);
   static bool over_limits(const Queue& queue, std::uint64_t bytes);
   bool overflow_ready(Queue& queue, std::uint64_t bytes);

@@ -8,6 +8,7 @@
 #include <memory>
 #include <queue>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "ackring/options.hpp"
@@ -63,9 +64,11 @@ struct Queue {
   bool dropping = false;              // this transaction dropped an event of this queue; it drops the later ones too
   Stage stage = Stage::placed;        // that this transaction has come to
   Fate fate = Fate::place;            // of the event that is being routed
-  bool backlog_touched = false;
-  bool retry_touched = false;
-  bool dead_touched = false;
+  std::uint8_t touched_logs = 0;      // … by this transaction: bits of the kinds below
+  static constexpr std::uint8_t backlog_log = 1;
+  static constexpr std::uint8_t retry_log = 2;
+  static constexpr std::uint8_t dead_log = 4;
+  bool is_dispatched = false;
 
   shm::SubscriptionBlock block{};
   shm::SubscriptionSegment* state = nullptr;
@@ -112,7 +115,12 @@ struct Queue {
   }
   [[nodiscard]] bool at_most_once() const noexcept { return options.guarantee == Guarantee::at_most_once; }
   /// Do events wait in the backlog until it is decided which member gets them, and when?
-  [[nodiscard]] bool dispatched() const noexcept { return options.group || options.ordered || options.ordered_by_key; }
+  [[nodiscard]] bool dispatched() const noexcept { return is_dispatched; }
+  /// What it was created with. Later changes leave alone what decides how its events go.
+  void set_options(SubscriptionOptions created) {
+    options = std::move(created);
+    is_dispatched = options.group || options.ordered || options.ordered_by_key;
+  }
   /// Must the next event wait its turn outside the member's ring?
   [[nodiscard]] bool goes_to_backlog() const noexcept {
     return dispatched() || paused || !lane.has_ring || block.backlog_events != 0 || parked_events != 0;

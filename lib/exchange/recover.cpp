@@ -106,7 +106,7 @@ void Exchange::recover_subscription(FoundSubscription& found) {
       for (const std::string& name : found.names) directory_.remove(name);
       return;
     }
-    queue->options = control::options_from_json(json.at("name"), json.at("patterns"), json.at("options"));
+    queue->set_options(control::options_from_json(json.at("name"), json.at("patterns"), json.at("options")));
     queue->ephemeral = json.at("ephemeral");
     queue->paused = json.at("paused");
     queue->ending = json.at("ending");

@@ -69,7 +69,7 @@ bool Exchange::fail(Lane& lane, std::uint64_t entry, const Failure& failure, std
 
 std::uint64_t Exchange::append_retry(Queue& queue, const ring::EventParts& event, const Attempt& attempt,
                                      const Later& later) {
-  touch_log(queue, queue.state->retry, queue.retry, queue.retry_touched);
+  touch_log(queue, queue.state->retry, queue.retry, Queue::retry_log);
   const std::uint64_t bytes = rewritten_bytes(event, attempt, &later);
   rewrite(queue.retry.append(bytes), event, attempt, &later);
   ++queue.block.retry_of_n;

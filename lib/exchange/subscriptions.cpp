@@ -120,7 +120,7 @@ Queue& Exchange::create_subscription(const SubscriptionOptions& options, bool ep
   }
   const std::uint64_t id = next_file();
   auto queue = std::make_unique<Queue>(directory_, id, generation_);
-  queue->options = options;
+  queue->set_options(options);
   queue->options.from = StartFrom::now;  // it has begun when it is there
   queue->beginning = options.from == StartFrom::last_values;
   queue->ephemeral = ephemeral;

@@ -22,9 +22,7 @@ void Exchange::begin(shm::TransactionKind kind, std::uint64_t source, std::uint6
 void Exchange::touch(Queue& queue) {
   if (queue.touched_n == n_) return;
   queue.touched_n = n_;
-  queue.backlog_touched = false;
-  queue.retry_touched = false;
-  queue.dead_touched = false;
+  queue.touched_logs = 0;
   queue.dropping = false;
   queue.stage = Stage::placed;
   queue.lane.counted_entries = queue.lane.entries;
@@ -60,15 +58,15 @@ void Exchange::touch_ring(Lane& lane) {
   touch_sink(lane.ring_page->sink, n_, lane.ring.position());
 }
 
-void Exchange::touch_log(Queue& queue, shm::Sink& sink, const log::SegmentLog& log, bool& touched) {
+void Exchange::touch_log(Queue& queue, shm::Sink& sink, const log::SegmentLog& log, std::uint8_t which) {
   touch(queue);
-  if (touched) return;
-  touched = true;
+  if ((queue.touched_logs & which) != 0) return;
+  queue.touched_logs |= which;
   touch_sink(sink, n_, log.tail());
 }
 
 void Exchange::touch_backlog(Queue& queue) {
-  touch_log(queue, queue.state->backlog, queue.backlog, queue.backlog_touched);
+  touch_log(queue, queue.state->backlog, queue.backlog, Queue::backlog_log);
 }
 
 // What a move takes from where it came from, in the counters: its source is a record of the retry or dead-letter log.
@@ -114,21 +112,31 @@ void Exchange::write_counters(Queue& queue) {
   shm::write_block(queue.state->version, queue.state->blocks, queue.block);
 }
 
+// True: the backlog got shorter at its head, to keep its limits.
+bool Exchange::commit_logs(Queue& queue) {
+  bool shortened = false;
+  if ((queue.touched_logs & Queue::backlog_log) != 0) {
+    // release(backlog.tail): the records before it
+    queue.state->backlog_tail.store(queue.backlog.tail(), std::memory_order_release);
+    shortened = keep_limits(queue);
+  }
+  if ((queue.touched_logs & Queue::retry_log) != 0) {
+    // release(retry.tail): the records before it
+    queue.state->retry_tail.store(queue.retry.tail(), std::memory_order_release);
+  }
+  if ((queue.touched_logs & Queue::dead_log) != 0) {
+    // release(dead.tail): the records before it
+    queue.state->dead_tail.store(queue.dead.tail(), std::memory_order_release);
+  }
+  return shortened;
+}
+
 void Exchange::commit_sinks() {
   for (Lane* lane : touched_members_) lane->ring.commit();
   for (Queue* queue : touched_) {
     if (queue->lane.touched_n == n_) queue->lane.ring.commit();
     close_window(*queue);
-    bool shortened = false;
-    if (queue->backlog_touched) {
-      // release(backlog.tail): the records before it
-      queue->state->backlog_tail.store(queue->backlog.tail(), std::memory_order_release);
-      shortened = keep_limits(*queue);
-    }
-    // release(retry.tail): the records before it
-    if (queue->retry_touched) queue->state->retry_tail.store(queue->retry.tail(), std::memory_order_release);
-    // release(dead.tail): the records before it
-    if (queue->dead_touched) queue->state->dead_tail.store(queue->dead.tail(), std::memory_order_release);
+    const bool shortened = queue->touched_logs != 0 && commit_logs(*queue);
     write_counters(*queue);
     if (shortened) queue->backlog.release_below(queue->block.backlog_head);
     activate(*queue);

@@ -117,10 +117,11 @@ constexpr bool plausible(const RecordHeader& header, std::uint64_t available) no
       header.kind != static_cast<std::uint16_t>(RecordKind::topic)) {
     return false;
   }
-  // Attempts are X's to write.
-  const bool timed = header.flags == shm::flag_timing && header.kind == static_cast<std::uint16_t>(RecordKind::event);
-  if (header.flags != 0 && !timed) return false;
-  const std::uint64_t payload = header.payload_bytes + (timed ? sizeof(TimingInfo) : 0);
+  std::uint64_t payload = header.payload_bytes;
+  if (header.flags != 0) [[unlikely]] {  // attempts are X's to write
+    if (header.flags != shm::flag_timing || header.kind != static_cast<std::uint16_t>(RecordKind::event)) return false;
+    payload += sizeof(TimingInfo);
+  }
   return record_bytes(payload, header.key_bytes, header.headers_bytes) == header.bytes;
 }
 
