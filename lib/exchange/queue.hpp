@@ -38,6 +38,7 @@ enum class Fate : std::uint8_t {
   place,     // into the ring, or the backlog
   delay,     // into the retry log, until it may be delivered
   expire,    // it is only counted
+  drop,      // … as there is no room to wait for its time
   bury,      // into the dead-letter log, as its time is over
   overflow,  // … as the backlog is full
 };

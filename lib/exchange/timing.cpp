@@ -103,8 +103,7 @@ bool Exchange::ready_delayed(Queue& queue, std::uint64_t bytes, bool redoing) {
   if (over && policy == Overflow::dead_letter) return overflow_ready(queue, bytes);
   if (!over && queue.retry.reserve(bytes + sizeof(shm::LaterInfo))) return true;
   if (policy == Overflow::block || policy == Overflow::dead_letter) return false;
-  queue.dropping = true;  // there is no oldest one that could make room
-  queue.fate = Fate::place;
+  queue.fate = Fate::drop;  // there is no oldest one that could make room
   return true;
 }
 
@@ -127,6 +126,10 @@ void Exchange::put_aside(Queue& queue, const RecordHeader& header, const std::by
     case Fate::expire:
       queue.stage = Stage::counted;
       ++queue.block.expired;
+      return;
+    case Fate::drop:
+      queue.stage = Stage::counted;
+      ++queue.block.dropped_newest;
       return;
     case Fate::bury:
     case Fate::overflow:

@@ -89,3 +89,34 @@ TEST_CASE("a backlog that drops its oldest events gives back their files, withou
     CHECK(last == events);
   }
 }
+
+TEST_CASE("a delayed event for which there is no room is dropped, and not delivered early; others are as they were") {
+  for (const Overflow overflow : {Overflow::drop_newest, Overflow::drop_oldest}) {
+    CAPTURE(static_cast<int>(overflow));
+    World world;
+    auto publisher = world.publisher();
+    SubscriptionOptions options = small(overflow);
+    options.max_events = 2;
+    auto member = world.member("s", {"#"}, options);
+    const shm::TimingInfo later{0, world.now_ns + 1'000'000'000};
+    for (int i = 0; i < 2; ++i) REQUIRE(publisher.publish("a", "later", later));
+    world.run();
+    publisher.add("a", "1", {});
+    publisher.add("a", "too much", {}, later);
+    publisher.add("a", "2", {});
+    publisher.commit();
+    world.run();
+    Seen seen;
+    std::vector<std::string> payloads;
+    while (member.take(seen)) {
+      payloads.push_back(seen.payload);
+      member.ack_through(seen.entry);
+    }
+    CHECK(payloads == std::vector<std::string>{"1", "2"});
+    world.tick();
+    const auto row = row_of(world.stat(), "s");
+    CHECK(row["acked"] == 2);
+    CHECK(row["queued"] == 2);
+    CHECK(row["dropped"].value("drop-newest", 0) == 1);
+  }
+}

@@ -6,6 +6,7 @@
 #include <array>
 #include <atomic>
 #include <charconv>
+#include <cstdio>
 #include <deque>
 #include <map>
 #include <new>
@@ -167,14 +168,20 @@ inline void be_publisher(Channel& channel, const std::string& directory, Notes& 
   channel.receive(patience);
 }
 
-inline void note_times(const Delivery& delivery, Notes& notes) {
+inline void note_times(const Delivery& delivery, const std::string& name, Notes& notes) {
   std::string_view text = delivery.text();
   if (!text.starts_with(due_mark)) return;
   text.remove_prefix(due_mark.size());
   std::int64_t due = 0;
   std::from_chars(text.data(), text.data() + text.size(), due);
   notes.delayed.fetch_add(1, std::memory_order_seq_cst);
-  if (now_ns() < due) notes.before_due.fetch_add(1, std::memory_order_seq_cst);
+  const std::int64_t now = now_ns();
+  if (now >= due) return;
+  notes.before_due.fetch_add(1, std::memory_order_seq_cst);
+  const std::string complaint =
+      name + ": event " + std::string(delivery.publisher()) + "/" + std::to_string(delivery.sequence()) + ", attempt " +
+      std::to_string(delivery.attempt()) + ": taken " + std::to_string(due - now) + " ns before it was due\n";
+  std::fputs(complaint.c_str(), stderr);
 }
 
 inline void be_member(Channel& channel, const std::string& directory, const SubscriptionOptions& options, Notes& notes,
@@ -192,7 +199,7 @@ inline void be_member(Channel& channel, const std::string& directory, const Subs
       held.pop_front();
     }
     if (!delivery) continue;
-    note_times(*delivery, notes);
+    note_times(*delivery, options.name, notes);
     switch (random() % 24) {
       case 0:
         (void)delivery->nack();
