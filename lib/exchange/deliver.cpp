@@ -18,7 +18,7 @@ bool drops_by_choice(const Queue& queue) noexcept {
 bool Exchange::ready_slowly(Queue& queue, std::uint64_t bytes, std::uint64_t now_ns, bool redoing) {
   queue.fate = Fate::place;
   if (bytes > queue.largest_record) return true;  // put() counts it as dropped
-  if (queue.touched_n == n_ && queue.stage != Stage::placed) {
+  if (queue.stage != Stage::placed && queue.touched_n == n_) {
     // Behind what was put aside: a batch ends here. A redo can't, as other sinks may hold what comes behind: it makes
     // count what it has so far.
     if (!redoing) return false;

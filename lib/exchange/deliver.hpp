@@ -39,10 +39,6 @@ inline void Exchange::put(Queue& queue, const shm::RecordHeader& header, const s
     put_slowly(queue, copy, body);
     return;
   }
-  put_in_window(queue, header, body);
-}
-
-inline void Exchange::put_in_window(Queue& queue, const shm::RecordHeader& header, const std::byte* body) {
   queue.lane.window_bytes -= header.bytes;
   --queue.lane.window_entries;
   std::byte* to = queue.lane.ring.append(header.bytes);

@@ -153,9 +153,11 @@ bool Exchange::drain(Ingress& ingress, std::uint64_t now_ns, std::uint64_t until
       }
       if (!route_timed(route, copy, body, now_ns, redoing)) break;
       if (route.ids) remember_id(route, copy, now_ns, redoing);
-    } else if (route.sinks.size() == 1 && in_window(*route.sinks.front(), header.bytes)) {
+    } else if (route.sinks.size() == 1) {
+      Queue& only = *route.sinks.front();
+      if (!ready(only, header.bytes, now_ns, redoing)) break;
       header.topic = route.topic;
-      put_in_window(*route.sinks.front(), header, record + sizeof(RecordHeader));
+      put(only, header, record + sizeof(RecordHeader));
     } else {
       bool blocked = false;
       for (Queue* queue : route.sinks) blocked = blocked || !ready(*queue, header.bytes, now_ns, redoing);

@@ -173,7 +173,6 @@ class Exchange {
   static void close_window(Queue& queue);
   bool backlog_ready(Queue& queue, std::uint64_t bytes, bool redoing);
   void put(Queue& queue, const shm::RecordHeader& header, const std::byte* body);
-  static void put_in_window(Queue& queue, const shm::RecordHeader& header, const std::byte* body);
   void put_slowly(Queue& queue, const shm::RecordHeader& header, const std::byte* body);
   static bool over_limits(const Queue& queue, std::uint64_t bytes);
   bool overflow_ready(Queue& queue, std::uint64_t bytes);

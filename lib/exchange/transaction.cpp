@@ -139,7 +139,7 @@ void Exchange::commit_sinks() {
     const bool shortened = queue->touched_logs != 0 && commit_logs(*queue);
     write_counters(*queue);
     if (shortened) queue->backlog.release_below(queue->block.backlog_head);
-    activate(*queue);
+    if (!queue->active) activate(*queue);
   }
 }
 
