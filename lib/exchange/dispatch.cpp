@@ -61,7 +61,9 @@ bool Exchange::dispatch(Queue& queue) {
   const auto settle_all = [&] { queue.each_lane([this](Lane& lane) { settle(lane); }); };
   if (queue.members.size() <= few_members) settle_all();
   bool moved = false;
-  if (queue.has_orphans && queue.keys) {  // what was taken comes before what was not
+  // What was taken comes before what was not. Where one delivery of a key is open at a time there are not both, unless a
+  // dead letter was requeued; that one waits until what was not taken is through.
+  if (queue.has_orphans && queue.keys && !queue.options.ordered) {
     release_due(queue, now_ns_);
     if (!queue.due.empty() && queue.due.top().due_ns <= now_ns_) return moved;
   }

@@ -289,7 +289,7 @@ void Subscription::requeue(const std::vector<Id>& ids, std::uint64_t now_ns, con
     Event& event = events_.at(id);
     if (event.place != Place::dead) complain(id, "requeued, but was no dead letter");
     event.budget_from = event.attempt;
-    event.requeued = true;
+    event.was_dead = event.requeued = true;
     wait(event, 0, now_ns, now_ns);
     ++counters_["requeued"];
   }

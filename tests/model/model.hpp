@@ -164,7 +164,8 @@ class Subscription {
     std::uint64_t epoch = 0;   // queued: since
     bool moved = false;        // it may come after later ones
     bool loose = false;        // a redelivery that has no place in the queue that one could know of
-    bool requeued = false;     // its dead letter was, and it has not failed since
+    bool was_dead = false;     // its dead letter was requeued …
+    bool requeued = false;     // … and it has not failed since
     std::uint64_t due_low = 0;
     std::uint64_t due_high = 0;  // waiting: until some time in between
     bool due_known = false;

@@ -39,6 +39,7 @@ TEST_CASE("whatever clients do in whatever order, the exchange does as the model
   const std::uint64_t one = from_environment("ACKRING_MODEL_SEED", 0);
   const std::uint64_t first = one != 0 ? one : from_environment("ACKRING_MODEL_FROM", 1);
   const std::uint64_t count = one != 0 ? 1 : from_environment("ACKRING_MODEL_SEEDS", 5'000);
+  int failures = 0;
   Counters happened;
   for (std::uint64_t seed = first; seed < first + count; ++seed) {
     Driver driver(seed, one != 0 || seed % 64 == 0);
@@ -48,7 +49,8 @@ TEST_CASE("whatever clients do in whatever order, the exchange does as the model
     if (complaint.empty()) continue;
     std::printf("seed %llu: %s\n", static_cast<unsigned long long>(seed), complaint.c_str());
     print_notes(driver, 40);
-    FAIL("seed " << seed << ": " << complaint << "; replay: ACKRING_MODEL_SEED=" << seed);
+    FAIL_CHECK("seed " << seed << ": " << complaint << "; replay: ACKRING_MODEL_SEED=" << seed);
+    if (++failures == 20) return;
   }
   if (count < 100) return;
   for (const char* what : {"acked",

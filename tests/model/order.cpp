@@ -86,6 +86,8 @@ void Subscription::one_open(const Taken& seen, const Event& event) const {
   if (event.requeued) return;
   for (const auto& [id, other] : events_) {
     if (id == seen.id || other.requeued || !same_order(other, event)) continue;
+    // Two that come back: the dead letter that was one of them came in between.
+    if (event.attempt != 1 && (event.was_dead || other.was_dead)) continue;
     const bool returns = other.place == Place::waiting || (other.place == Place::queued && other.attempt != 1);
     if (returns) complain(seen.id, "overtakes the retry of " + std::to_string(id.sequence));
   }
