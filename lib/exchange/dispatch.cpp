@@ -39,6 +39,13 @@ bool Exchange::waits_for_retry(const Queue& queue, const shm::RecordHeader& reco
   return slot && queue.keys->waiting[*slot] != 0;
 }
 
+/// … or one that comes back and was taken back from its member by a pause, or is delayed no more?
+bool Exchange::goes_behind(const Queue& queue, const shm::RecordHeader& record) {
+  if (!queue.options.ordered) return false;
+  const auto slot = queue.keys ? KeySlots::of(record) : std::nullopt;
+  return waits_for_retry(queue, record) || queue.parked.contains(slot.value_or(shm::key_slots));
+}
+
 /// The member with the most credit, of those with room; those with the same in turn. nullptr: none has room.
 Lane* Exchange::member_with_room(Queue& queue, std::uint64_t bytes) {
   Lane* best = nullptr;
@@ -103,7 +110,7 @@ bool Exchange::unpark(Queue& queue) {
       const shm::RecordHeader* record = position < queue.block.retry_head ? nullptr : queue.retry.at(position);
       if (record != nullptr && later_state(*record) == shm::LaterState::waiting) {
         const ring::EventParts event = ring::parts(reinterpret_cast<const std::byte*>(record));
-        if (expired(queue, event, now_ns_)) {
+        if (expired(queue, event, clock_ns_)) {
           if (!expire_later(queue, position, *record)) break;
           ++events;
           positions.erase(positions.begin());
