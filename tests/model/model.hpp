@@ -274,6 +274,7 @@ class Subscription {
   std::uint64_t dropped_seen_ = 0;
   std::uint64_t expired_seen_ = 0;
   std::uint64_t now_ns_ = 0;  // the latest
+  std::uint64_t buried_ = 0;  // without a verdict, since the last look at losses
   bool any_late_ = false;     // some event was delayed
   bool in_gaps_ = false;      // what is settled need not be the first ones
 };

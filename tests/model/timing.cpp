@@ -1,5 +1,6 @@
 // What of the model knows of time and room: events that wait for their time, that are too late, that a full queue loses.
 #include <algorithm>
+#include <utility>
 
 #include "tests/model/model.hpp"
 
@@ -125,6 +126,7 @@ void Subscription::buried(Id id, Event& event, const Kept& kept, std::uint64_t n
   event.delayed = event.entered = false;
   event.acked_by.reset();
   in_gaps_ = true;
+  ++buried_;
   ++counters_["dead_lettered"];
 }
 
@@ -132,7 +134,7 @@ void Subscription::buried(Id id, Event& event, const Kept& kept, std::uint64_t n
 
 void Subscription::losses(std::uint64_t newest, std::uint64_t oldest, std::uint64_t expired, std::uint64_t now_ns) {
   now_ns_ = now_ns;
-  const std::uint64_t before = queued();
+  const std::uint64_t before = queued() + std::exchange(buried_, 0);
   if (newest + oldest != dropped_seen_) {
     // What is delayed can make no other one go: it goes itself, and what is routed with it.
     const bool right_end = options.overflow == Overflow::drop_newest ? oldest == 0 : newest == 0 || any_late_;
