@@ -39,6 +39,13 @@ bool Exchange::waits_for_retry(const Queue& queue, const shm::RecordHeader& reco
   return slot && queue.keys->waiting[*slot] != 0;
 }
 
+/// … or one that comes back and was taken back from its member by a pause, or is delayed no more?
+bool Exchange::goes_behind(const Queue& queue, const shm::RecordHeader& record) {
+  if (!queue.options.ordered) return false;
+  const auto slot = queue.keys ? KeySlots::of(record) : std::nullopt;
+  return waits_for_retry(queue, record) || queue.parked.contains(slot.value_or(shm::key_slots));
+}
+
 /// The member with the most credit, of those with room; those with the same in turn. nullptr: none has room.
 Lane* Exchange::member_with_room(Queue& queue, std::uint64_t bytes) {
   Lane* best = nullptr;
@@ -61,7 +68,9 @@ bool Exchange::dispatch(Queue& queue) {
   const auto settle_all = [&] { queue.each_lane([this](Lane& lane) { settle(lane); }); };
   if (queue.members.size() <= few_members) settle_all();
   bool moved = false;
-  if (queue.has_orphans && queue.keys) {  // what was taken comes before what was not
+  // What was taken comes before what was not. Where one delivery of a key is open at a time there are not both, unless a
+  // dead letter was requeued; that one waits until what was not taken is through.
+  if (queue.has_orphans && queue.keys && !queue.options.ordered) {
     release_due(queue, now_ns_);
     if (!queue.due.empty() && queue.due.top().due_ns <= now_ns_) return moved;
   }
@@ -101,7 +110,7 @@ bool Exchange::unpark(Queue& queue) {
       const shm::RecordHeader* record = position < queue.block.retry_head ? nullptr : queue.retry.at(position);
       if (record != nullptr && later_state(*record) == shm::LaterState::waiting) {
         const ring::EventParts event = ring::parts(reinterpret_cast<const std::byte*>(record));
-        if (expired(queue, event, now_ns_)) {
+        if (expired(queue, event, clock_ns_)) {
           if (!expire_later(queue, position, *record)) break;
           ++events;
           positions.erase(positions.begin());

@@ -66,6 +66,7 @@ void Exchange::activate(Queue& queue) {
 }
 
 bool Exchange::step(std::uint64_t now_ns) {
+  clock_ns_ = now_ns;
   std::size_t drained = 0;
   const std::size_t count = hot_.size();
   for (std::size_t i = 0; i < count && i < hot_.size(); ++i) {
@@ -223,7 +224,7 @@ void Exchange::quarantine(Ingress& ingress, const std::string& why) {
 
 void Exchange::tick(std::uint64_t now_ns) {
   if (now_ns_ != 0 && now_ns > now_ns_ + longest_gap_ns) shift_deadlines(now_ns - now_ns_ - longest_gap_ns);
-  now_ns_ = now_ns;
+  now_ns_ = clock_ns_ = now_ns;
   page_->tick_ns.store(now_ns, std::memory_order_relaxed);  // relaxed: a sign of life for tools
   for (std::size_t i = 0; i < active_.size();) {
     Queue& queue = *active_[i];

@@ -224,6 +224,7 @@ class Exchange {
 
   // dispatch.cpp
   static bool waits_for_retry(const Queue& queue, const shm::RecordHeader& record);
+  static bool goes_behind(const Queue& queue, const shm::RecordHeader& record);
   static bool may_dispatch(const Queue& queue, const shm::RecordHeader* record);
   static Lane* member_with_room(Queue& queue, std::uint64_t bytes);
   bool dispatch(Queue& queue);
@@ -305,8 +306,9 @@ class Exchange {
   std::unique_ptr<control::TopicTable> topics_;
   RouteTable routes_;
   std::uint64_t generation_ = 0;
-  std::uint64_t n_ = 0;       // of the last intent
-  std::uint64_t now_ns_ = 0;  // of the last tick; 0: there was none
+  std::uint64_t n_ = 0;         // of the last intent
+  std::uint64_t now_ns_ = 0;    // of the last tick; 0: there was none
+  std::uint64_t clock_ns_ = 0;  // of the last step or tick: by it what waits expires
   std::uint64_t random_ = 0x9e3779b97f4a7c15;
   bool fence_required_ = false;
 

@@ -74,10 +74,14 @@ bool Exchange::set_aside(Lane& lane, std::uint64_t entry) {
   return true;
 }
 
-// What waits for the ring of its member, by slot of its key, in the order of deliveries: it goes before the backlog.
+// What waits for the ring of its member, by slot of its key, in the order of deliveries: it goes before the backlog. Where
+// one delivery is open at a time, what comes back goes first, then what is delayed no more.
 void Exchange::wait_first(Queue& queue, const shm::RecordHeader& record, std::uint64_t position) {
   const auto slot = queue.keys ? KeySlots::of(record) : std::nullopt;
-  queue.parked[slot.value_or(shm::key_slots)][record.delivery] = position;
+  const ring::EventParts event = ring::parts(reinterpret_cast<const std::byte*>(&record));
+  const bool delayed = event.later != nullptr && event.later->due_ns != 0;
+  const std::uint64_t turn = !queue.options.ordered ? 0 : delayed ? 1 : event.attempt == nullptr ? 2 : 0;
+  queue.parked[slot.value_or(shm::key_slots)][turn << 62 | record.delivery] = position;
   ++queue.parked_events;
   queue.to_backlog = true;
 }

@@ -38,7 +38,7 @@ std::uint64_t Exchange::pump_into(Lane& lane, std::uint64_t most) {
   for (std::uint64_t bytes = 0; record != nullptr && events < most && bytes < batch_bytes; ++events) {
     const std::uint32_t size = record->bytes;
     if (!lane.ring.fits(size)) break;
-    if (may_expire && expired(queue, ring::parts(reinterpret_cast<const std::byte*>(record)), now_ns_)) break;
+    if (may_expire && expired(queue, ring::parts(reinterpret_cast<const std::byte*>(record)), clock_ns_)) break;
     std::byte* to = place_in_ring(lane, size);
     if (to == nullptr) break;
     shm::shared_copy(to, record, size);

@@ -91,7 +91,7 @@ struct Queue {
   std::unique_ptr<KeySlots> keys;              // if it is ordered by key
   bool has_orphans = false;                    // some ring holds events that were not taken and go to other members
 
-  // Records of the retry log that wait for the ring of a member, by key slot and delivery: before the backlog.
+  // Records of the retry log that wait for the ring of a member, by key slot, and turn and delivery: before the backlog.
   std::map<std::uint32_t, std::map<std::uint64_t, std::uint64_t>> parked;
   std::uint64_t parked_events = 0;
 

@@ -127,16 +127,16 @@ void Exchange::release_due(Queue& queue, std::uint64_t now_ns) {
       queue.due.pop();
       continue;
     }
-    if (first && waits_for_retry(queue, *record)) {  // it comes back; what is delayed goes behind it
-      queue.due.pop();
-      wait_first(queue, *record, position);
-      continue;
-    }
     Attempt attempt = attempt_of(event);
     if (!first) ++attempt.info.attempt;
     shorten_history(attempt, event, queue.options.ring_bytes / 4);
     const std::uint64_t bytes = rewritten_bytes(event, attempt, nullptr);
-    Lane* into = place_ready(queue, *record, bytes);
+    Lane* into = first && goes_behind(queue, *record) ? nullptr : place_ready(queue, *record, bytes);
+    if (into == nullptr && first && queue.options.ordered) {  // its turn comes before that of the backlog
+      queue.due.pop();
+      wait_first(queue, *record, position);
+      continue;
+    }
     if (into == nullptr && !queue.keys) break;
     if (into == nullptr) {  // its slot is busy; those of others need not be
       held_up.push_back(next);

@@ -121,10 +121,10 @@ Json describe(const SubscriptionView& view) {
     }
   }
   if (block.backlog_events != 0) {
-    // First deliveries are in order; redelivered ones may stand anywhere.
+    // First deliveries are in order; redelivered, requeued and delayed ones may stand anywhere.
     view.walk_backlog([&](const shm::RecordHeader& record) {
       oldest = std::min(oldest, record.delivery);
-      return block.redelivered != 0;
+      return block.redelivered != 0 || block.requeued != 0 || block.backlog_expires != 0;
     });
   }
   if (block.retry_events != 0) {

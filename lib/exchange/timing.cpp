@@ -77,8 +77,12 @@ bool Exchange::ready_timed(Queue& queue, const ring::EventParts& event, std::uin
   queue.fate = Fate::place;
   // What put() drops, or what a redo finds in its sink already.
   if (bytes > queue.largest_record || queue.dropping || event.header->sequence <= queue.skip_through) return true;
-  // A redo has no time: what may have expired goes where it is looked at again.
-  if (redoing && (queue.options.ttl.count() != 0 || event.timing != nullptr)) queue.to_backlog = true;
+  // A redo has no time, and neither has who reads the ring of a publisher's earlier run: what may have expired goes where
+  // it is looked at again.
+  if (now_ns == 0 && (queue.options.ttl.count() != 0 || event.timing != nullptr)) {
+    close_window(queue);
+    queue.to_backlog = true;
+  }
   if (!redoing && expired(queue, event, now_ns)) {
     if (!queue.options.dead_letter_expired) {
       queue.fate = Fate::expire;
@@ -151,7 +155,7 @@ bool Exchange::head_in_time(Queue& queue) {
   std::uint64_t head = block.backlog_head;
   std::uint64_t gone = 0;
   const auto too_late = [&](const RecordHeader* record) {
-    return record != nullptr && expired(queue, ring::parts(reinterpret_cast<const std::byte*>(record)), now_ns_);
+    return record != nullptr && expired(queue, ring::parts(reinterpret_cast<const std::byte*>(record)), clock_ns_);
   };
   const RecordHeader* record = queue.backlog.at(head);
   while (gone < expired_at_once && too_late(record)) {

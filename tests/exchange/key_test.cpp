@@ -171,3 +171,34 @@ TEST_CASE("ordered by key: one delivery of a key at a time; its retry holds back
   CHECK(row["acked"] == 59);
   CHECK(row["dlq_size"] == 1);
 }
+
+TEST_CASE("ordered by key: a requeued dead letter and what a dead member had not taken do not wait for each other") {
+  World world;
+  SubscriptionOptions options = group(64);
+  options.ordered = options.ordered_by_key = true;
+  auto publisher = world.publisher();
+  {
+    CoreMember member = world.member("k", {"#"}, options);
+    publish_keys(world, publisher, 3, 1);
+    Seen seen;
+    REQUIRE(member.take(seen));
+    member.verdict(seen.entry, ring::Verdict::reject);
+    world.tick();
+    world.tick();  // the second one is in the ring
+    REQUIRE(row_of(world.stat(), "k")["dlq_size"] == 1);
+    world.x->requeue_dead(*world.x->find_queue("k"), {}, world.now_ns);
+    world.x->detach_member(lane_of(world, member));
+  }
+  world.tick();
+  CoreMember next = world.member("k", {"#"}, options);
+  std::vector<std::uint64_t> got;
+  for (int i = 0; i < 10; ++i) {
+    world.tick();
+    for (const Seen& seen : take_all(next)) {
+      got.push_back(seen.delivery);
+      next.verdict(seen.entry, ring::Verdict::ack);
+    }
+  }
+  std::sort(got.begin(), got.end());
+  CHECK(got == std::vector<std::uint64_t>{1, 2, 3});
+}

@@ -228,3 +228,75 @@ TEST_CASE("a subscription that was removed into dead letters delivers what is re
   world.tick();
   CHECK(world.x->find_queue("s") == nullptr);
 }
+
+TEST_CASE("ordered: a delayed event goes behind what a pause took back, and before the backlog") {
+  for (const bool by_key : {false, true}) {
+    CAPTURE(by_key);
+    World world;
+    SubscriptionOptions options = exact();
+    options.ordered = true;
+    options.ordered_by_key = by_key;
+    options.ack_timeout = std::chrono::seconds(10);
+    CoreMember member = world.member("s", {"#"}, options);
+    CorePublisher publisher = world.publisher();
+    publisher.add("a", "delayed", "k", shm::TimingInfo{0, world.now_ns + 20 * ms});
+    publisher.add("a", "fails", "k");
+    for (int i = 0; i < 20; ++i) publisher.add("a", "later", "k");
+    publisher.commit();
+    world.run();
+    Seen seen;
+    REQUIRE(member.take(seen));
+    CHECK(seen.payload == "fails");
+    member.nack(seen.entry, 0);
+    world.tick();
+    world.tick();  // it is in the ring again
+    world.x->pause(*world.x->find_queue("s"));
+    for (int i = 0; i < 5; ++i) world.tick();
+    world.x->resume(*world.x->find_queue("s"));
+    std::vector<std::string> got;
+    for (int i = 0; i < 40; ++i) {
+      world.tick(1 * ms);
+      if (!member.take(seen)) continue;
+      got.push_back(seen.payload);
+      member.verdict(seen.entry, ring::Verdict::ack);
+      world.run();
+    }
+    REQUIRE(got.size() == 22);
+    CHECK(got[0] == "fails");
+    CHECK(got[1] == "delayed");
+  }
+}
+
+TEST_CASE("what is delayed no more and stands in the backlog behind later ones is not committed") {
+  World world;
+  SubscriptionOptions options = exact();
+  options.max_in_flight = 1;
+  CoreMember member = world.member("s", {"#"}, options);
+  CorePublisher publisher = world.publisher();
+  publisher.publish("a", "delayed", {0, world.now_ns + 20 * ms});
+  for (int i = 0; i < 5; ++i) publisher.publish("a", "x");
+  world.run();
+  for (int i = 0; i < 6; ++i) world.tick();
+  const auto row = row_of(world.stat(), "s");
+  CHECK(row["retry_waiting"] == 0);
+  CHECK(row["committed"] == 0);
+}
+
+TEST_CASE("a delayed event for which there is no room is dropped, not delivered at once") {
+  World world;
+  SubscriptionOptions options = exact();
+  options.max_events = 1;
+  options.overflow = Overflow::drop_newest;
+  CoreMember member = world.member("s", {"#"}, options);
+  CorePublisher publisher = world.publisher();
+  publisher.publish("a", "delayed", {0, world.now_ns + 20 * ms});
+  world.run();
+  publisher.add("a", "now", "");
+  publisher.add("a", "delayed, too", "", {0, world.now_ns + 20 * ms});
+  publisher.commit();
+  world.run();
+  const std::vector<Seen> got = take_all(member);
+  REQUIRE(got.size() == 1);
+  CHECK(got[0].payload == "now");
+  CHECK(row_of(world.stat(), "s")["dropped"]["drop-newest"] == 1);
+}

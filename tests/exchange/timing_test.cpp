@@ -66,6 +66,27 @@ TEST_CASE("what waits in a backlog expires there, with nobody listening, and nev
   CHECK_FALSE(world.x->find_queue("offline")->active);
 }
 
+TEST_CASE("what expired while no exchange ran, or in the ring of a publisher's earlier run, is delivered to nobody") {
+  World world;
+  SubscriptionOptions options = exact();
+  options.name = "s";
+  options.patterns = {"#"};
+  world.x->create_subscription(options, false);
+  CorePublisher publisher = world.publisher("p");
+  publisher.publish("a", "in the backlog", Times{world.now_ns + 50 * ms});
+  world.run();
+  publisher.publish("a", "in its ring", Times{world.now_ns + 50 * ms});
+  world.now_ns += 60 * ms;
+  world.x = nullptr;
+  world.x = std::make_unique<exchange::Exchange>(*world.directory);
+  CoreMember member = world.member("s", {});
+  world.x->detach_publisher(*world.x->publishers()[publisher.slot()]);
+  world.publisher("p");
+  world.run();
+  CHECK(take_all(member).empty());
+  CHECK(row_of(world.stat(), "s")["expired"] == 2);
+}
+
 TEST_CASE("the time to live of a subscription holds for all its events, and can be changed") {
   World world;
   CorePublisher publisher = world.publisher();

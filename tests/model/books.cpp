@@ -15,6 +15,7 @@ Logs Driver::logs_of(const std::string& name) {
     kept.attempt = attempt.info.attempt;
     for (std::size_t i = 0; i < attempt.info.history; ++i) kept.causes.push_back(attempt.past[i].cause);
     kept.due_ns = event.later->due_ns;
+    kept.untaken = exchange::is_untaken(event);
     kept.reason = exchange::reason_of(event);
     const std::string payload(reinterpret_cast<const char*>(event.payload), event.header->payload_bytes);
     if (payload != payload_of(kept.id, payload.size())) throw Complaint(name + ": a log holds another payload");
@@ -23,13 +24,18 @@ Logs Driver::logs_of(const std::string& name) {
   std::uint64_t position = queue.block.retry_head;
   while (const shm::RecordHeader* record = queue.retry.at(position)) {
     const ring::EventParts event = ring::parts(reinterpret_cast<const std::byte*>(record));
-    const bool aside = event.later->due_ns == 0 && exchange::is_untaken(event);
-    if (event.later->state.load(std::memory_order_relaxed) == 0) keep(aside ? logs.aside : logs.waiting, event);
+    const bool first = exchange::is_untaken(event);
+    const bool aside = event.later->due_ns == 0 && first;
+    if (event.later->state.load(std::memory_order_relaxed) == 0) {
+      keep(aside ? logs.aside : first ? logs.delayed : logs.waiting, event);
+    }
+    if (first && !aside) ++happened_["delayed"];
     if (aside) ++happened_["set aside"];
     position = log::SegmentLog::next(position, *record);
   }
   (void)exchange::Exchange::walk_dead(queue, {}, [&](std::uint64_t, const ring::EventParts& event) {
     keep(logs.dead, event);
+    if (exchange::is_untaken(event)) ++happened_["dead: " + std::string(exchange::reason_of(event))];
     logs.dead_bytes += event.header->bytes;
     return true;
   });
@@ -80,13 +86,15 @@ void Driver::compare_books(const nlohmann::ordered_json& stat) {
     receiver->model.check(counters);
     if (drained_) {
       for (const auto& [name, value] : counters) happened_[name] += value;
+      if (!receiver->model.options.retry_delays.empty()) happened_["listed delays"] += counters["redelivered"];
     }
   }
   for (const auto& sender : senders_) {
     for (const auto& row : stat["publishers"]) {
       if (row["name"] != sender->name) continue;
       const bool right = row["routed"] == sender->routed && row["unroutable"] == sender->unroutable &&
-                         row["in_ring"] == sender->pending.size() && row["duplicates"] == 0 && row["discarded"] == 0;
+                         row["in_ring"] == sender->pending.size() && row["duplicates"] == sender->duplicates &&
+                         row["discarded"] == 0;
       if (!right) throw Complaint("the counters of publisher " + row.dump() + " are wrong");
     }
   }

@@ -39,17 +39,19 @@ void Subscription::compare(Id id, const Event& event, const Kept& kept) const {
 }
 
 // What was set aside has not been taken: it is the same attempt as before.
-void Subscription::compare_aside(Id id, const Event& event, const Logs& logs) const {
+void Subscription::compare_aside(Id id, Event& event, const Logs& logs) const {
   const auto aside = logs.aside.find(id);
   if (aside == logs.aside.end()) return;
   if (event.place != Place::queued) {
     complain(id, "was set aside, but its place is " + std::to_string(static_cast<int>(event.place)));
   }
   compare(id, event, aside->second);
+  event.entered = false;
 }
 
-// `released_until`: what was due until then has left; otherwise nothing has.
-void Subscription::compare_logs(const Logs& logs, std::optional<std::uint64_t> released_until, std::uint64_t epoch) {
+// `released_until`: what was due until then may have left, and after a tick must have; otherwise nothing has.
+void Subscription::compare_logs(const Logs& logs, std::optional<std::uint64_t> released_until, std::uint64_t epoch,
+                                bool ticked) {
   for (auto& [id, event] : events_) {
     const auto waiting = logs.waiting.find(id);
     const auto dead = logs.dead.find(id);
@@ -65,6 +67,7 @@ void Subscription::compare_logs(const Logs& logs, std::optional<std::uint64_t> r
         complain(id, "waits, but its place is " + std::to_string(static_cast<int>(event.place)));
       }
       compare_aside(id, event, logs);
+      compare_delayed(id, event, logs, released_until, epoch, ticked);
       continue;
     }
     if (waiting != logs.waiting.end()) {
@@ -76,8 +79,8 @@ void Subscription::compare_logs(const Logs& logs, std::optional<std::uint64_t> r
       }
       event.due_low = event.due_high = due;
       event.due_known = true;
-      const bool must_go = released_until && due <= *released_until && !dispatched() && !paused;
-      if (must_go) complain(id, "is due, but still waits");
+      const bool must_go = ticked && due <= *released_until && !dispatched() && !paused;
+      if (must_go && !may_be_held(*released_until)) complain(id, "is due, but still waits");
       continue;
     }
     if (!released_until || event.due_low > *released_until || paused) {
@@ -104,6 +107,7 @@ std::uint64_t at(const Counters& counters, const std::string& name) {
 
 void Subscription::check(const Counters& seen) {
   const std::uint64_t dropped = at(seen, "dropped.drop-newest") + at(seen, "dropped.drop-oldest");
+  const std::uint64_t expired = at(seen, "expired");
   std::map<Place, std::uint64_t> places;
   for (const auto& [id, event] : events_) ++places[event.place];
   Counters want = counters_;
@@ -111,11 +115,11 @@ void Subscription::check(const Counters& seen) {
   want["retry_waiting"] = places[Place::waiting];
   want["dlq_size"] = places[Place::dead];
   want["acked"] = places[Place::acked];
-  want["queued"] = places[Place::queued] + dropped_ - dropped;
+  want["queued"] = places[Place::queued] + lost() - dropped - expired;
   want["last"] = counters_["matched"];
   want["members"] = members_.size();
   for (const char* name : {"nacked", "rejected", "timed_out", "late_acks", "redelivered", "requeued", "delivered",
-                           "dead_lettered", "dlq_removed", "dropped.too-large", "expired", "purged"}) {
+                           "dead_lettered", "dlq_removed", "dropped.too-large", "purged"}) {
     want[name] += 0;
   }
   std::string wrong;
@@ -125,13 +129,15 @@ void Subscription::check(const Counters& seen) {
              std::to_string(value);
   }
   if (!wrong.empty()) throw Complaint(options.name + ":" + wrong);
-  if (dropped < dropped_) throw Complaint(options.name + ": lost more than it says it dropped");
-  count_settled(seen, dropped);
+  if (dropped < dropped_ || expired < expired_ || dropped + expired < lost()) {
+    throw Complaint(options.name + ": lost more than it says it dropped, or was too late");
+  }
+  count_settled(seen, dropped + expired);
 }
 
 // `committed` is the number before that of the oldest event that is not settled. What was not taken yet has one of those
-// that were given in its epoch; what was dropped is known only when it was passed over.
-void Subscription::count_settled(const Counters& seen, std::uint64_t dropped) const {
+// that were given in its epoch; what was lost is known only when it was passed over.
+void Subscription::count_settled(const Counters& seen, std::uint64_t lost_seen) const {
   const std::uint64_t behind = at(counters_, "matched") + 1;
   std::uint64_t least = behind;
   std::uint64_t most = behind;
@@ -140,33 +146,22 @@ void Subscription::count_settled(const Counters& seen, std::uint64_t dropped) co
         event.place == Place::queued || event.place == Place::in_flight || event.place == Place::waiting;
     if (!unsettled) continue;
     const Numbers& numbers = numbers_.at(event.routed);
-    const std::uint64_t next = dispatched() ? 0 : last_delivery_ + 1;
+    const std::uint64_t next = dispatched() || event.late ? 0 : last_delivery_ + 1;
     least = std::min(least, event.delivery != 0 ? event.delivery : std::max(numbers.first, next));
-    const bool perhaps_dropped = event.place == Place::queued && dropped != dropped_;
-    if (!perhaps_dropped) most = std::min(most, event.delivery != 0 ? event.delivery : numbers.last);
+    const bool perhaps_lost = event.place == Place::queued && lost_seen != lost();
+    if (!perhaps_lost) most = std::min(most, event.delivery != 0 ? event.delivery : numbers.last);
   }
   const std::uint64_t committed = at(seen, "committed");
-  const bool exact = !dispatched() && dropped == 0 && at(counters_, "dropped.too-large") == 0;
+  const bool exact = !dispatched() && lost_seen == 0 && !in_gaps_ && at(counters_, "dropped.too-large") == 0;
   if (committed + 1 < least || committed + 1 > (exact ? least : most) || committed + at(seen, "lag") + 1 != behind) {
     throw Complaint(options.name + ": committed is " + std::to_string(committed) + ", should be from " +
                     std::to_string(least - 1) + " to " + std::to_string(most - 1));
   }
 }
 
-void Subscription::drops(std::uint64_t newest, std::uint64_t oldest) {
-  if (newest + oldest == dropped_seen_) return;
-  dropped_seen_ = newest + oldest;
-  if (!may_drop() || (options.overflow == Overflow::drop_newest ? oldest : newest) != 0) {
-    throw Complaint(options.name + ": dropped against its policy");
-  }
-  std::uint64_t queued = dropped_ - dropped_seen_;  // below zero, but the queued ones make up for it
-  for (const auto& [id, event] : events_) queued += event.place == Place::queued ? 1 : 0;
-  if (queued < options.max_events) throw Complaint(options.name + ": dropped without need");
-}
-
 void Subscription::drained() {
   for (auto& [id, event] : events_) {
-    if (event.place == Place::queued && may_drop()) drop(id, event);
+    if (event.place == Place::queued && (may_drop() || may_have_expired(event))) lose(id, event);
     const bool settled = event.place == Place::acked || event.place == Place::dropped || event.place == Place::dead ||
                          event.place == Place::removed;
     if (!settled) complain(id, "is stuck at place " + std::to_string(static_cast<int>(event.place)));
@@ -177,7 +172,7 @@ bool Subscription::undecided() const {
   const bool held = std::any_of(members_.begin(), members_.end(),
                                 [this](const auto& member) { return !open_entries(member.first).empty(); });
   return held || std::any_of(events_.begin(), events_.end(), [](const auto& item) {
-           return item.second.place == Place::in_flight || item.second.place == Place::waiting;
+           return item.second.place == Place::in_flight || item.second.place == Place::waiting || item.second.delayed;
          });
 }
 
@@ -188,6 +183,9 @@ std::optional<std::uint64_t> Subscription::next_moment(std::uint64_t now_ns) con
   };
   for (const auto& [id, event] : events_) {
     if (event.place == Place::waiting && event.due_known) consider(event.due_low);
+    if (event.place != Place::queued) continue;
+    if (event.times.not_before_ns != 0) consider(event.times.not_before_ns);
+    if (const std::uint64_t until = deadline(id)) consider(until);
   }
   for (const auto& [number, member] : members_) {
     for (const auto& [entry, take] : member.takes) {

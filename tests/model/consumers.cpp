@@ -118,6 +118,12 @@ bool Driver::deceive(Receiver& receiver, Consumer& consumer, std::vector<Taken>&
       return true;
     case Lie::unsettled:
       return hide_ack(receiver, consumer, told);
+    case Lie::undue:
+      if (receiver.model.not_before(taken.id) == 0) return false;
+      now_ns = receiver.model.not_before(taken.id) - 1;
+      return true;
+    case Lie::expired:
+      return false;  // told when it comes into the ring
   }
   return false;
 }
@@ -127,12 +133,12 @@ bool Driver::reorder(Receiver& receiver, Consumer& consumer, std::vector<Taken>&
   const bool by_key = lie_ == Lie::key_reordered;
   const std::string key = told.front().key;
   const bool fits = by_key ? receiver.model.options.ordered_by_key && !key.empty() : !receiver.model.dispatched();
-  if (!fits || told.front().attempt != 1) return false;
+  if (!fits || told.front().attempt != 1 || !receiver.model.in_line(told.front().id)) return false;
   Seen next{};
   while (consumer.member->take(next)) {
     told.push_back(taken_of(consumer.number, next));
     consumer.views[next.entry] = {next.view, next.payload};
-    if (next.attempt != 1 || (by_key && next.key != key)) continue;
+    if (next.attempt != 1 || (by_key && next.key != key) || !receiver.model.in_line(told.back().id)) continue;
     std::swap(told.front(), told.back());
     std::swap(told.front().entry, told.back().entry);
     return true;

@@ -13,6 +13,7 @@ Driver::Driver(std::uint64_t seed, bool thorough, Lie lie) : random_(seed), thor
   hook_.clock = &world_.now_ns;
   hook_.virtual_time = true;
   deaths_ = chance(30);
+  timed_ = chance(50) || lie == Lie::undue || lie == Lie::expired;
 }
 
 Driver::~Driver() { shm::Environment::hook = nullptr; }
@@ -38,6 +39,7 @@ bool Driver::exchange(bool may_die, const std::function<void()>& work) {
   shm::Environment::hook = nullptr;
   look_at_routing();
   look_at_revoked();
+  look_at_rings();
   return died;
 }
 
@@ -102,6 +104,7 @@ void Driver::tick(std::uint64_t ns) {
     world_.run();
     shm::Environment::hook = nullptr;
     look_at_routing();
+    look_at_rings();
   }
   look_at_ends();
   for (const auto& receiver : receivers_) {
@@ -126,16 +129,22 @@ void Driver::look_at_routing() {
   for (const auto& sender : senders_) {
     if (sender->pending.empty() || !world_.x->publishers()[sender->slot]) continue;
     const auto& ingress = world_.x->publishers()[sender->slot];
-    while (!sender->pending.empty() && sender->pending.front().sequence <= ingress->block.sequence) {
-      const Pending& event = sender->pending.front();
+    for (; sender->read != shm::events_of(ingress->block); ++sender->read) {
+      const Pending event = sender->pending.front();
+      sender->pending.pop_front();
+      if (event.sequence <= sender->sequence) {
+        ++sender->duplicates;
+        ++happened_["duplicates"];
+        continue;
+      }
+      sender->sequence = event.sequence;
       bool matched = false;
       for (const auto& receiver : receivers_) {
         if (!receiver->model.matches(event.topic)) continue;
-        receiver->model.route({sender->slot, event.sequence}, event.bytes, event.key, epoch_);
+        receiver->model.route({sender->slot, event.sequence}, event.bytes, event.key, event.times, epoch_);
         matched = true;
       }
       ++(matched ? sender->routed : sender->unroutable);
-      sender->pending.pop_front();
     }
   }
 }
@@ -145,7 +154,9 @@ void Driver::look_at_drops() {
   for (const auto& receiver : receivers_) {
     const exchange::Queue* queue = world_.x->find_queue(receiver->model.options.name);
     if (queue == nullptr) continue;
-    receiver->model.drops(queue->block.dropped_newest, queue->block.dropped_oldest);
+    const shm::SubscriptionBlock& block = queue->block;
+    receiver->model.losses(block.dropped_newest, block.dropped_oldest, block.expired, world_.now_ns);
+    if (receiver->model.may_bury() && !purging_) look(*receiver);
     if (queue->dead_held != 0) ++happened_["held"];
   }
 }
@@ -180,10 +191,34 @@ void Driver::look_at_ends() {
   });
 }
 
-// Between ticks, what is due may go back in subscriptions that are ordered by key.
+// What has come into a ring since the last look.
+void Driver::look_at_rings() {
+  for (const auto& receiver : receivers_) {
+    exchange::Queue* queue = world_.x->find_queue(receiver->model.options.name);
+    if (queue == nullptr) continue;
+    queue->each_lane([&](const exchange::Lane& lane) {
+      if (!lane.has_ring) return;
+      std::uint64_t& known = receiver->entered[lane.ring_incarnation];
+      for (const Id id : ids_in(lane, known, lane.entries)) tell_entered(*receiver, id);
+      known = lane.entries;
+    });
+  }
+}
+
+void Driver::tell_entered(Receiver& receiver, Id id) {
+  const std::uint64_t until = receiver.model.deadline(id);
+  const bool lies = lie_ == Lie::expired && !lied_ && until > world_.now_ns && chance(30);
+  lied_ = lied_ || lies;
+  receiver.model.enter(id, lies ? until : world_.now_ns);
+}
+
+// Between ticks, what is due may go back in subscriptions that are ordered, and what is too late or too much may become a
+// dead letter.
 void Driver::look(Receiver& receiver) {
   const SubscriptionOptions& options = receiver.model.options;
-  if (options.ordered_by_key) receiver.model.look(logs_of(options.name), last_tick_ns_, epoch_);
+  const bool moves = options.ordered_by_key || options.ordered || receiver.model.may_bury();
+  if (moves && world_.x->find_queue(options.name) != nullptr)
+    receiver.model.look(logs_of(options.name), last_tick_ns_, epoch_);
 }
 
 void Driver::run() {
@@ -191,6 +226,7 @@ void Driver::run() {
   for (std::uint64_t i = 0; i < senders; ++i) {
     senders_.push_back(std::make_unique<Sender>());
     senders_.back()->name = "p" + std::to_string(i);
+    senders_.back()->numbers = chance(30);
     open_or_close(*senders_.back());
   }
   const std::uint64_t receivers = 1 + below(3);

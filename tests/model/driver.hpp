@@ -30,6 +30,8 @@ enum class Lie {
   key_reordered,  // two events of one key
   wrong_member,   // the key is another one's
   unsettled,      // of an ordered subscription: the next one comes, and this one is not acked
+  undue,          // an event is taken before the time from which it may be
+  expired,        // an event comes to a member when its time is over
 };
 
 class Driver {
@@ -60,14 +62,19 @@ class Driver {
     std::string topic;
     std::string key;
     std::size_t bytes;
+    Times times;
   };
   struct Sender {
     std::string name;
     std::uint16_t slot = 0;
     std::unique_ptr<CorePublisher> publisher;  // none: it has closed
     std::deque<Pending> pending;
+    bool numbers = false;        // it numbers its events itself, and may repeat some
+    std::uint64_t read = 0;      // events that the exchange has read, of all its runs
+    std::uint64_t sequence = 0;  // of the last one that counted
     std::uint64_t routed = 0;
     std::uint64_t unroutable = 0;
+    std::uint64_t duplicates = 0;
   };
   struct Consumer {
     std::uint64_t number = 0;  // that the model knows it by
@@ -82,6 +89,7 @@ class Driver {
     explicit Receiver(SubscriptionOptions options) : model(std::move(options)) {}
     Subscription model;
     std::vector<std::unique_ptr<Consumer>> consumers;
+    std::map<std::uint64_t, std::uint64_t> entered;  // by ring: what the model knows to be in it ends here
     std::uint64_t joined = 0;
     bool ending = false;  // it goes when it is empty
   };
@@ -105,6 +113,8 @@ class Driver {
   void look_at_routing();
   void look_at_drops();
   void look_at_revoked();
+  void look_at_rings();
+  void tell_entered(Receiver& receiver, Id id);
   void look_at_ends();
   void look(Receiver& receiver);
   [[nodiscard]] exchange::Queue& queue_of(const Receiver& receiver);
@@ -118,6 +128,9 @@ class Driver {
   // operations.cpp
   SubscriptionOptions any_options();
   std::vector<std::string> any_patterns();
+  void any_timing(SubscriptionOptions& options);
+  Times any_times();
+  void choose_number(Sender& sender);
   void step();
   void let_time_pass();
   void publish();
@@ -131,7 +144,7 @@ class Driver {
   void operate(Receiver& receiver);
   void pause_or_resume(Receiver& receiver);
   void purge(Receiver& receiver);
-  void end(Receiver& receiver);
+  void end(Receiver& receiver, bool bury);
   void operate_dead(Receiver& receiver);
 
   // consumers.cpp
@@ -157,6 +170,7 @@ class Driver {
   std::uint64_t names_ = 0;
   std::uint64_t ticks_ = 0;
   bool deaths_ = false;    // the exchange dies in the middle of things
+  bool timed_ = false;     // some events may not be delivered yet, or not any more
   bool thorough_ = false;  // the books are looked at after every tick
   bool drained_ = false;
   Counters happened_;

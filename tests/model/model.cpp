@@ -55,10 +55,14 @@ void Subscription::complain(Id id, const std::string& what) const {
   throw Complaint(options.name + ": " + std::to_string(id.publisher) + "/" + std::to_string(id.sequence) + ": " + what);
 }
 
-void Subscription::route(Id id, std::size_t bytes, const std::string& key, std::uint64_t epoch) {
+void Subscription::route(Id id, std::size_t bytes, const std::string& key, const Times& times, std::uint64_t epoch) {
   Event event;
   event.bytes = bytes;
   event.key = key;
+  event.times = times;
+  event.late = event.loose = times.not_before_ns != 0;
+  any_late_ = any_late_ || event.late;
+  in_gaps_ = in_gaps_ || event.late;
   event.routed = event.epoch = epoch;
   const std::uint64_t number = ++counters_["matched"];
   numbers_.try_emplace(epoch, Numbers{number, number}).first->second.last = number;
@@ -182,10 +186,12 @@ void Subscription::tick(std::uint64_t now_ns, const Logs& logs, std::uint64_t ep
     read_verdicts(item.first, now_ns, now_ns, logs, epoch);
     watch_time(item.first, now_ns, logs, epoch, again);
   }
-  compare_logs(logs, now_ns, epoch);
+  find_buried(logs, now_ns);
+  compare_logs(logs, now_ns, epoch, true);
 }
 
 void Subscription::look(const Logs& logs, std::uint64_t last_tick_ns, std::uint64_t epoch) {
+  find_buried(logs, now_ns_);
   compare_logs(logs, last_tick_ns, epoch);
 }
 
@@ -200,6 +206,7 @@ void Subscription::leave(std::uint64_t member, std::uint64_t last_tick_ns, std::
     if (event.acked_by && event.acked_by->first == member) event.acked_by.reset();
   }
   std::erase_if(owners_, [member](const auto& owner) { return owner.second == member; });
+  find_buried(logs, now_ns);
   compare_logs(logs, std::nullopt, epoch);
 }
 
@@ -257,6 +264,14 @@ void Subscription::wait(Event& event, std::optional<std::uint64_t> delay_ns, std
     event.due_high = now_ns + *delay_ns;
     return;
   }
+  if (!options.retry_delays.empty()) {
+    const std::size_t at =
+        std::min<std::size_t>(event.attempt - event.budget_from - 1, options.retry_delays.size() - 1);
+    const auto exactly = static_cast<std::uint64_t>(options.retry_delays[at].count());
+    event.due_low = from_ns + exactly;
+    event.due_high = now_ns + exactly;
+    return;
+  }
   const auto initial = static_cast<double>(options.backoff_initial.count());
   double nominal = initial;
   for (std::uint32_t i = 1; i < event.attempt - event.budget_from && nominal != 0; ++i) {
@@ -279,6 +294,7 @@ bool Subscription::bury(Id id, Event& event, Cause cause, const std::string& rea
   }
   event.causes.push_back(cause);
   event.place = Place::dead;
+  event.untaken = false;
   event.reason = reason;
   ++counters_["dead_lettered"];
   return true;
@@ -288,9 +304,14 @@ void Subscription::requeue(const std::vector<Id>& ids, std::uint64_t now_ns, con
   for (const Id id : ids) {
     Event& event = events_.at(id);
     if (event.place != Place::dead) complain(id, "requeued, but was no dead letter");
-    event.budget_from = event.attempt;
-    event.requeued = true;
+    event.budget_from = event.attempt - (event.untaken ? 1 : 0);
+    event.was_dead = event.requeued = true;
     wait(event, 0, now_ns, now_ns);
+    if (event.untaken) {
+      event.place = Place::queued;
+      event.late = event.loose = true;
+      any_late_ = in_gaps_ = true;
+    }
     ++counters_["requeued"];
   }
   compare_logs(logs, std::nullopt, 0);

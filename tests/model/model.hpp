@@ -10,9 +10,11 @@
 //  - a queue is first in, first out, whatever it consists of; but what was set aside by a pause comes back in the order
 //    of deliveries, and the members of a group share what is in order only at each of them, and only until some of it is
 //    taken back from a member;
+//  - an event that may not be delivered yet comes into the queue when it may, and until then stands nowhere in it; what
+//    was dead comes back the same way, and never expires;
 //  - a key has one member until that leaves; what is ordered has one delivery open at a time.
-// Where the exchange has a choice (jitter, what a full queue drops, whether dead letters have room, who gets an event of a
-// group), the model looks at what it chose, and asks whether it was allowed to.
+// Where the exchange has a choice (jitter, what a full queue drops or makes a dead letter, when what is too late goes, whether dead letters have room, who
+// gets an event of a group), the model looks at what it chose, and asks whether it was allowed to.
 #pragma once
 
 #include <compare>
@@ -42,6 +44,13 @@ enum Cause : std::uint32_t { nacked = 2, timed_out = 3, rejected = 4, member_die
 
 enum class Place { queued, in_flight, waiting, dead, acked, dropped, removed };
 
+/// When an event was published, and when it may be delivered; 0: any time.
+struct Times {
+  std::uint64_t published_ns = 0;
+  std::uint64_t expires_ns = 0;
+  std::uint64_t not_before_ns = 0;
+};
+
 /// What a member saw of one delivery.
 struct Taken {
   Id id;
@@ -61,13 +70,15 @@ struct Kept {
   std::uint32_t attempt = 0;
   std::vector<std::uint32_t> causes;
   std::uint64_t due_ns = 0;
+  bool untaken = false;  // the attempt has not begun
   std::string reason;
 };
 
 /// What lies in both logs after a step.
 struct Logs {
   std::map<Id, Kept> waiting;
-  std::map<Id, Kept> aside;  // in the retry log, too, but queued: they wait for the ring of a member
+  std::map<Id, Kept> aside;    // in the retry log, too, but queued: they wait for the ring of a member
+  std::map<Id, Kept> delayed;  // … or for their time
   std::map<Id, Kept> dead;
   std::uint64_t dead_bytes = 0;
 };
@@ -90,12 +101,22 @@ class Subscription {
   SubscriptionOptions options;
 
   bool paused = false;
+  bool burying = false;  // it ends, and what is left in it becomes dead letters
 
   [[nodiscard]] bool matches(const std::string& topic) const;
   /// Has it more than one queue that a member takes from, or an order that is not that of the queue?
   [[nodiscard]] bool dispatched() const { return options.group || options.ordered || options.ordered_by_key; }
   /// The exchange has routed this event here. What happens in one epoch has no order, but what one publisher sent has.
-  void route(Id id, std::size_t bytes, const std::string& key, std::uint64_t epoch);
+  void route(Id id, std::size_t bytes, const std::string& key, const Times& times, std::uint64_t epoch);
+  /// It is in the ring of a member.
+  void enter(Id id, std::uint64_t now_ns);
+  /// Until when it has to have entered one, and from when it may have; 0: no such time.
+  [[nodiscard]] std::uint64_t deadline(Id id) const;
+  [[nodiscard]] std::uint64_t not_before(Id id) const;
+  /// Has it a place in the order of events?
+  [[nodiscard]] bool in_line(Id id) const { return events_.contains(id) && !events_.at(id).late; }
+  /// May events become dead letters without a verdict?
+  [[nodiscard]] bool may_bury() const;
 
   // -- members, each with a number of its own
 
@@ -132,14 +153,14 @@ class Subscription {
   void pause();
   void resume() { paused = false; }
   /// Right after a tick: all that is not in flight went, `purged` events, of which `released` had just gone back.
-  void purge(std::uint64_t purged, std::uint64_t released, std::uint64_t now_ns);
+  void purge(std::uint64_t purged, std::uint64_t released, std::uint64_t now_ns, const Logs& logs);
   /// Dead letters that an operator asked for; those of them that went.
   void requeue(const std::vector<Id>& ids, std::uint64_t now_ns, const Logs& logs);
   void purge_dead(const std::vector<Id>& ids, const Logs& logs);
 
   // -- what must hold
-  /// After the exchange did anything: so many events were dropped for want of room in the backlog.
-  void drops(std::uint64_t newest, std::uint64_t oldest);
+  /// After the exchange did anything: so many events were dropped for want of room in the backlog, or were too late.
+  void losses(std::uint64_t newest, std::uint64_t oldest, std::uint64_t expired, std::uint64_t now_ns);
   /// After a tick, nothing having happened since.
   void check(const Counters& seen);
   /// All that can be taken was taken and acked, and the exchange has seen it: every event is somewhere for good.
@@ -154,6 +175,7 @@ class Subscription {
   struct Event {
     std::size_t bytes = 0;
     std::string key;
+    Times times;
     Place place = Place::queued;
     std::uint64_t delivery = 0;  // 0: not known yet
     std::uint32_t attempt = 1;   // the current one, or the one that the next take will be
@@ -163,8 +185,13 @@ class Subscription {
     std::uint64_t routed = 0;  // epoch
     std::uint64_t epoch = 0;   // queued: since
     bool moved = false;        // it may come after later ones
-    bool loose = false;        // a redelivery that has no place in the queue that one could know of
-    bool requeued = false;     // its dead letter was, and it has not failed since
+    bool loose = false;        // it has no place in the queue that one could know of
+    bool late = false;         // it came into the queue when its time had come, or was dead before it was taken
+    bool delayed = false;      // it waits for that
+    bool entered = false;      // it is in a ring, as far as one can know
+    bool untaken = false;      // dead: its attempt had not begun
+    bool was_dead = false;     // its dead letter was requeued …
+    bool requeued = false;     // … and it has not failed since
     std::uint64_t due_low = 0;
     std::uint64_t due_high = 0;  // waiting: until some time in between
     bool due_known = false;
@@ -208,17 +235,28 @@ class Subscription {
             std::uint64_t epoch);
   bool bury(Id id, Event& event, Cause cause, const std::string& reason, const Logs& logs);
   void wait(Event& event, std::optional<std::uint64_t> delay_ns, std::uint64_t from_ns, std::uint64_t now_ns) const;
-  void compare_logs(const Logs& logs, std::optional<std::uint64_t> released_until, std::uint64_t epoch);
+  void compare_logs(const Logs& logs, std::optional<std::uint64_t> released_until, std::uint64_t epoch,
+                    bool ticked = false);
+  void compare_delayed(Id id, Event& event, const Logs& logs, std::optional<std::uint64_t> released_until,
+                       std::uint64_t epoch, bool ticked);
+  void find_buried(const Logs& logs, std::uint64_t now_ns);
+  void buried(Id id, Event& event, const Kept& kept, std::uint64_t now_ns);
   void compare(Id id, const Event& event, const Kept& kept) const;
+  /// Its time is over, if it has entered no ring.
+  [[nodiscard]] bool too_late(const Event& event, std::uint64_t now_ns) const;
+  [[nodiscard]] bool may_have_expired(const Event& event) const;
+  [[nodiscard]] bool may_be_held(std::uint64_t until_ns) const;
+  [[nodiscard]] std::uint64_t queued() const;
+  [[nodiscard]] std::uint64_t lost() const { return dropped_ + expired_ + lost_; }
   void compare_causes(Id id, const Event& event, const std::vector<std::uint32_t>& seen) const;
-  void compare_aside(Id id, const Event& event, const Logs& logs) const;
-  void count_settled(const Counters& seen, std::uint64_t dropped) const;
+  void compare_aside(Id id, Event& event, const Logs& logs) const;
+  void count_settled(const Counters& seen, std::uint64_t lost) const;
   void keep_order(const Taken& seen, const Event& event, Member& member);
   void one_open(const Taken& seen, const Event& event) const;
   void pass_over(Id id, const Event& event);
   [[nodiscard]] bool same_order(const Event& one, const Event& other) const;
   [[nodiscard]] bool stands_before(Id other, const Event& before, Id id, const Event& event) const;
-  void drop(Id id, Event& event);
+  void lose(Id id, Event& event);
   [[nodiscard]] bool may_drop() const;
 
   std::map<Id, Event> events_;
@@ -229,8 +267,16 @@ class Subscription {
   std::uint64_t last_delivery_ = 0;                  // of the first deliveries
   std::uint64_t last_tick_ns_ = 0;                   // of this exchange
   Counters counters_;
-  std::uint64_t dropped_ = 0;  // that must have been
+  // That must have been, for want of room, for want of time, for one of both.
+  std::uint64_t dropped_ = 0;
+  std::uint64_t expired_ = 0;
+  std::uint64_t lost_ = 0;
   std::uint64_t dropped_seen_ = 0;
+  std::uint64_t expired_seen_ = 0;
+  std::uint64_t now_ns_ = 0;  // the latest
+  std::uint64_t buried_ = 0;  // without a verdict, since the last look at losses
+  bool any_late_ = false;     // some event was delayed
+  bool in_gaps_ = false;      // what is settled need not be the first ones
 };
 
 }  // namespace ackring::test::model

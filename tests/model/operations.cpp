@@ -35,9 +35,9 @@ SubscriptionOptions Driver::any_options() {
   SubscriptionOptions options;
   options.name = "s" + std::to_string(names_++);
   options.patterns = any_patterns();
-  options.group = chance(35);
-  options.ordered_by_key = chance(25);
-  options.ordered = chance(25);
+  options.group = chance(35) || lie_ == Lie::wrong_member;
+  options.ordered_by_key = chance(25) || lie_ == Lie::wrong_member || lie_ == Lie::key_reordered;
+  options.ordered = chance(25) || lie_ == Lie::unsettled;
   options.guarantee = chance(20) && !options.ordered ? Guarantee::at_most_once : Guarantee::at_least_once;
   options.ack_timeout = any_ms({1, 5, 20, 60, 200});
   options.max_deliveries = pick<std::uint32_t>({1, 2, 3, 5, 30});
@@ -49,9 +49,38 @@ SubscriptionOptions Driver::any_options() {
   options.max_in_flight = pick<std::uint32_t>({1, 2, 4, 16, 64});
   options.ring_bytes = pick<std::size_t>({4096, 4096, 8192, 16384});
   options.max_events = pick<std::uint64_t>({10'000'000, 10'000'000, 1, 3, 10});
-  options.overflow = pick({Overflow::automatic, Overflow::block, Overflow::drop_newest, Overflow::drop_oldest});
+  options.overflow =
+      pick({Overflow::automatic, Overflow::block, Overflow::drop_newest, Overflow::drop_oldest, Overflow::dead_letter});
   options.max_dead_bytes = pick<std::uint64_t>({1u << 30, 1u << 30, 1u << 30, 0, 300, 2000});
+  any_timing(options);
   return options;
+}
+
+void Driver::any_timing(SubscriptionOptions& options) {
+  if (chance(25)) {
+    for (std::uint64_t i = 1 + below(3); i > 0; --i) {
+      options.retry_delays.push_back(pick<std::uint64_t>({deaths_ ? 1u : 0u, 1, 7, 40}) * std::chrono::milliseconds(1));
+    }
+  }
+  if (!timed_) return;
+  if (chance(30)) options.ttl = pick<std::uint64_t>({1, 20, 60, 200}) * std::chrono::milliseconds(1);
+  options.dead_letter_expired = chance(40);
+}
+
+Times Driver::any_times() {
+  Times times;
+  times.published_ns = world_.now_ns;
+  if (!timed_) return times;
+  if (chance(20)) times.expires_ns = world_.now_ns + pick<std::uint64_t>({0, 1, 10, 40, 150}) * ms;
+  if (chance(20)) times.not_before_ns = world_.now_ns + pick<std::uint64_t>({1, 5, 20, 60}) * ms + below(1000);
+  return times;
+}
+
+// A program that numbers its events itself leaves some out, and after a look into its own books repeats some.
+void Driver::choose_number(Sender& sender) {
+  if (!sender.numbers || !chance(20)) return;
+  const std::uint64_t last = sender.publisher->sequence();
+  sender.publisher->number_from(chance(50) ? last + below(5) : last - std::min(last, 1 + below(6)));
 }
 
 void Driver::step() {
@@ -101,6 +130,8 @@ void Driver::publish() {
   Sender& sender = *senders_[below(senders_.size())];
   if (!sender.publisher) return;
   std::vector<Pending> added;
+  sender.publisher->published_ns = world_.now_ns;
+  choose_number(sender);
   for (std::uint64_t i = 1 + below(8); i > 0; --i) {
     const std::string topic = topics[below(std::size(topics))];
     // Sizes near a quarter of a ring are left out: whether they are too large is for other tests.
@@ -108,8 +139,10 @@ void Driver::publish() {
         pick<std::size_t>({0, below(40), below(300), below(900), chance(20) ? 1'100 + below(700) : 1});
     const std::uint64_t sequence = sender.publisher->sequence() + 1;
     const std::string key = keys[below(std::size(keys))];
-    if (!sender.publisher->add(topic, payload_of({sender.slot, sequence}, bytes), key)) break;
-    added.push_back({sequence, topic, key, bytes});
+    const Times times = any_times();
+    const shm::TimingInfo timing{times.expires_ns, times.not_before_ns};
+    if (!sender.publisher->add(topic, payload_of({sender.slot, sequence}, bytes), key, timing)) break;
+    added.push_back({sequence, topic, key, bytes, times});
   }
   if (chance(3)) {  // dies before it commits
     note(sender.name + " writes " + std::to_string(added.size()) + " events, and is gone");
@@ -163,7 +196,9 @@ void Driver::change_subscription() {
     return;
   }
   if (lie_ != Lie::none) return;  // what is gone can't be found out
-  if (receiver.consumers.empty() && !receiver.ending && chance(70)) return end(receiver);
+  if (receiver.consumers.empty() && !receiver.ending && chance(70)) {
+    return end(receiver, chance(50));
+  }
   note("remove " + name);
   act([&] { world_.x->remove_subscription(*world_.x->find_queue(name)); });
   receivers_.erase(receivers_.begin() + static_cast<std::ptrdiff_t>(index));
@@ -204,6 +239,7 @@ void Driver::drain() {
 
 // What ends goes with its last member, if no dead letter is left.
 void Driver::end_all() {
+  purging_ = true;  // all of it was looked at
   std::vector<std::string> ending;
   for (const auto& receiver : receivers_) {
     if (receiver->ending) ending.push_back(receiver->model.options.name);

@@ -38,19 +38,20 @@ void Driver::purge(Receiver& receiver) {
   const std::uint64_t redelivered = queue_of(receiver).block.redelivered;
   purging_ = true;
   const bool died = surely([&] { (void)world_.x->purge(queue_of(receiver), world_.now_ns); });
-  purging_ = false;
   look_at_drops();
+  purging_ = false;
   const shm::SubscriptionBlock& block = queue_of(receiver).block;
-  receiver.model.purge(block.purged - purged, block.redelivered - redelivered, world_.now_ns);
+  receiver.model.purge(block.purged - purged, block.redelivered - redelivered, world_.now_ns, logs_of(name));
   if (died) tick(0);
 }
 
-void Driver::end(Receiver& receiver) {
+void Driver::end(Receiver& receiver, bool bury) {
   const std::string name = receiver.model.options.name;
-  note("the end of " + name);
+  note("the end of " + name + (bury ? ", what it holds becomes dead letters" : ""));
   receiver.ending = true;
+  receiver.model.burying = bury;
   receiver.model.options.patterns.clear();
-  act([&] { world_.x->end_subscription(queue_of(receiver)); });
+  act([&] { world_.x->end_subscription(queue_of(receiver), bury); });
 }
 
 void Driver::operate_dead(Receiver& receiver) {
@@ -70,7 +71,7 @@ void Driver::operate_dead(Receiver& receiver) {
     }
     ids.push_back(chosen.id);
   } else {
-    filter.reason = pick<const char*>({"", "rejected", "max_deliveries", "reject"});
+    filter.reason = pick<const char*>({"", "rejected", "max_deliveries", "reject", "expired", "overflow", "removed"});
     for (const auto& [id, kept] : before.dead) {
       const bool meant =
           filter.reason.empty() || kept.reason == filter.reason || kept.reason.starts_with(filter.reason + ":");
@@ -80,7 +81,7 @@ void Driver::operate_dead(Receiver& receiver) {
   const bool requeue = chance(60);
   note((requeue ? "requeue of " : "purge of the dead letters of ") + name + ": " + std::to_string(ids.size()));
   std::uint64_t done = 0;
-  act([&] {
+  exchange(false, [&] {
     done =
         requeue ? world_.x->requeue_dead(queue, filter, world_.now_ns).done : world_.x->purge_dead(queue, filter).done;
   });
@@ -90,6 +91,7 @@ void Driver::operate_dead(Receiver& receiver) {
   } else {
     receiver.model.purge_dead(ids, logs_of(name));
   }
+  look_at_drops();
 }
 
 }  // namespace ackring::test::model

@@ -19,13 +19,14 @@ void Subscription::take(const Taken& seen, std::uint64_t now_ns) {
   if (paused) complain(seen.id, "taken while paused");
   if (seen.entry < member.next_entry) complain(seen.id, "entry " + std::to_string(seen.entry) + " taken twice");
   if (event.place == Place::waiting && now_ns < event.due_low) complain(seen.id, "taken before it was due");
+  if (now_ns < not_before(seen.id)) complain(seen.id, "taken before its time");
   if (event.place != Place::queued) {
     complain(seen.id, "taken, but its place is " + std::to_string(static_cast<int>(event.place)));
   }
   if (seen.attempt != event.attempt) {
     complain(seen.id, "attempt " + std::to_string(seen.attempt) + " instead of " + std::to_string(event.attempt));
   }
-  if (event.attempt != 1 && now_ns < event.due_low) complain(seen.id, "taken before it was due");
+  if ((event.attempt != 1 || event.delayed) && now_ns < event.due_low) complain(seen.id, "taken before it was due");
   const Numbers& numbers = numbers_.at(event.routed);
   const bool other = event.delivery != 0 && seen.delivery != event.delivery;
   if (other || seen.delivery < numbers.first || seen.delivery > numbers.last) {
@@ -37,6 +38,7 @@ void Subscription::take(const Taken& seen, std::uint64_t now_ns) {
   keep_order(seen, event, member);
   pass_over(seen.id, event);
   event.delivery = seen.delivery;
+  event.delayed = false;
   ++counters_["delivered"];
   member.next_entry = seen.entry + 1;
   member.last_taken_ns = now_ns;
@@ -62,7 +64,7 @@ void Subscription::keep_order(const Taken& seen, const Event& event, Member& mem
     const auto [owner, fresh] = owners_.try_emplace(event.key, seen.member);
     if (!fresh && owner->second != seen.member) complain(seen.id, "its key belongs to another member");
   }
-  if (event.attempt != 1) return;
+  if (event.attempt != 1 || event.late) return;
   if (keyed || options.ordered || !options.group) {
     if (options.ordered_by_key && !keyed) return;
     std::uint64_t& last = keyed ? key_orders_[event.key] : last_delivery_;
@@ -86,6 +88,8 @@ void Subscription::one_open(const Taken& seen, const Event& event) const {
   if (event.requeued) return;
   for (const auto& [id, other] : events_) {
     if (id == seen.id || other.requeued || !same_order(other, event)) continue;
+    // Two that come back: the dead letter that was one of them came in between.
+    if (event.attempt != 1 && (event.was_dead || other.was_dead)) continue;
     const bool returns = other.place == Place::waiting || (other.place == Place::queued && other.attempt != 1);
     if (returns) complain(seen.id, "overtakes the retry of " + std::to_string(id.sequence));
   }
@@ -97,7 +101,7 @@ bool Subscription::same_order(const Event& one, const Event& other) const {
 }
 
 bool Subscription::stands_before(Id other, const Event& before, Id id, const Event& event) const {
-  const bool both_first = before.attempt == 1 && event.attempt == 1;
+  const bool both_first = before.attempt == 1 && event.attempt == 1 && !before.late && !event.late;
   if (!same_order(before, event) || (dispatched() && !both_first)) return false;
   if (!both_first && (before.loose || event.loose)) return false;
   if (before.epoch != event.epoch) return before.epoch < event.epoch;
@@ -106,12 +110,14 @@ bool Subscription::stands_before(Id other, const Event& before, Id id, const Eve
          (both_due && before.due_low < event.due_low);
 }
 
-// What stood before a taken event in the queue and was not taken can only have been dropped.
+// What stood before a taken event in the queue and was not taken can only have been dropped, or have expired.
 void Subscription::pass_over(Id id, const Event& event) {
   for (auto& [other, before] : events_) {
     if (before.place != Place::queued || other == id || !stands_before(other, before, id, event)) continue;
-    if (!may_drop()) complain(other, "was passed over by " + std::to_string(id.sequence) + ": lost, or out of order");
-    drop(other, before);
+    if (!may_drop() && !may_have_expired(before)) {
+      complain(other, "was passed over by " + std::to_string(id.sequence) + ": lost, or out of order");
+    }
+    lose(other, before);
   }
 }
 
@@ -120,12 +126,12 @@ bool Subscription::may_drop() const {
          (options.overflow == Overflow::automatic && options.guarantee == Guarantee::at_most_once);
 }
 
-void Subscription::drop(Id id, Event& event) {
+void Subscription::lose(Id id, Event& event) {
   if (event.attempt != 1 && options.overflow == Overflow::drop_newest) {
     complain(id, "a redelivery was dropped as the newest");
   }
+  ++(!may_have_expired(event) ? dropped_ : may_drop() ? lost_ : expired_);
   event.place = Place::dropped;
-  ++dropped_;
 }
 
 // ------------------------------------------------------------------------------------------------------- out of the way
@@ -145,10 +151,15 @@ void Subscription::take_back(std::uint64_t member, std::uint64_t now_ns) const {
 
 void Subscription::pause() {
   paused = true;
-  for (auto& [id, event] : events_) event.loose = event.loose || (event.place == Place::queued && event.attempt != 1);
+  for (auto& [id, event] : events_) {
+    if (event.place != Place::queued) continue;
+    event.loose = event.loose || event.attempt != 1 || event.late;
+    event.entered = false;  // what is not taken is taken back
+  }
 }
 
-void Subscription::purge(std::uint64_t purged, std::uint64_t released, std::uint64_t now_ns) {
+void Subscription::purge(std::uint64_t purged, std::uint64_t released, std::uint64_t now_ns, const Logs& logs) {
+  find_buried(logs, now_ns);
   std::uint64_t gone = 0;
   std::uint64_t due = 0;
   for (auto& [id, event] : events_) {
@@ -157,12 +168,14 @@ void Subscription::purge(std::uint64_t purged, std::uint64_t released, std::uint
     event.place = Place::removed;
     ++gone;
   }
-  const std::uint64_t dropped = dropped_seen_ - dropped_;  // of them, before
-  if (purged + dropped != gone || released > due) {
+  const std::uint64_t before = dropped_seen_ + expired_seen_ - lost();  // of them
+  if (purged + before != gone || released > due) {
     throw Complaint(options.name + ": " + std::to_string(purged) + " events were purged instead of " +
-                    std::to_string(gone - dropped));
+                    std::to_string(gone - before));
   }
   dropped_ = dropped_seen_;
+  expired_ = expired_seen_;
+  lost_ = 0;
   counters_["purged"] += purged;
   counters_["redelivered"] += released;
   last_delivery_ = counters_["matched"];
