@@ -1,4 +1,5 @@
-// Event ids: an event whose id is known is ignored and counted, whoever publishes it, for as long as `@ids` keeps the id.
+// Duplicates are ignored and counted. An event whose id is known is one, whoever publishes it, for as long as `@ids` keeps the
+// id; and one whose number its publisher has used.
 #include <array>
 
 #include "ackring/error.hpp"
@@ -167,4 +168,27 @@ TEST_CASE("@ids takes what makes sense for it, and goes without a question") {
   world.run();
   CHECK(count(member) == 2);
   CHECK(duplicates(world) == 0);
+}
+
+TEST_CASE("a publisher with its own numbers: what comes again is a duplicate, gaps are none") {
+  World world;
+  CorePublisher publisher = world.publisher("app");
+  CoreMember member = world.member("s", {"#"}, {});
+  publisher.number_from(99);
+  publisher.publish("a", "100");
+  publisher.publish("a", "101");
+  publisher.number_from(99);
+  publisher.publish("a", "100");
+  publisher.publish("a", "101");
+  publisher.publish("a", "102");
+  publisher.number_from(500);
+  publisher.publish("a", "501");
+  world.run();
+  std::vector<std::string> got;
+  for (Seen seen; member.take(seen);) got.push_back(seen.payload);
+  CHECK(got == std::vector<std::string>{"100", "101", "102", "501"});
+  const auto row = world.stat()["publishers"][0];
+  CHECK(row["committed"] == 6);
+  CHECK(row["duplicates"] == 2);
+  CHECK(row["in_ring"] == 0);
 }

@@ -281,22 +281,3 @@ TEST_CASE("what is delayed no more and stands in the backlog behind later ones i
   CHECK(row["retry_waiting"] == 0);
   CHECK(row["committed"] == 0);
 }
-
-TEST_CASE("a delayed event for which there is no room is dropped, not delivered at once") {
-  World world;
-  SubscriptionOptions options = exact();
-  options.max_events = 1;
-  options.overflow = Overflow::drop_newest;
-  CoreMember member = world.member("s", {"#"}, options);
-  CorePublisher publisher = world.publisher();
-  publisher.publish("a", "delayed", {0, world.now_ns + 20 * ms});
-  world.run();
-  publisher.add("a", "now", "");
-  publisher.add("a", "delayed, too", "", {0, world.now_ns + 20 * ms});
-  publisher.commit();
-  world.run();
-  const std::vector<Seen> got = take_all(member);
-  REQUIRE(got.size() == 1);
-  CHECK(got[0].payload == "now");
-  CHECK(row_of(world.stat(), "s")["dropped"]["drop-newest"] == 1);
-}

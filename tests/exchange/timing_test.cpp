@@ -1,4 +1,4 @@
-// Events that may not be delivered yet, or not any more; the explicit list of delays; the application's own numbers.
+// Events that may not be delivered yet, or not any more; the explicit list of delays.
 #include <doctest/doctest.h>
 
 #include "tests/exchange/retry_world.hpp"
@@ -314,27 +314,6 @@ TEST_CASE("an explicit list of delays takes the place of the back-off, to the na
   REQUIRE(taken.size() == 5);
   CHECK(taken[1] - taken[0] == 11 * ms);  // a tick until the verdict is seen, and the delay
   for (std::size_t i = 2; i < 5; ++i) CHECK(taken[i] - taken[i - 1] == 41 * ms);
-}
-
-TEST_CASE("a publisher with its own numbers: what comes again is a duplicate, gaps are none") {
-  World world;
-  CorePublisher publisher = world.publisher("app");
-  CoreMember member = world.member("s", {"#"}, exact());
-  publisher.number_from(99);
-  publisher.publish("a", "100");
-  publisher.publish("a", "101");
-  publisher.number_from(99);
-  publisher.publish("a", "100");
-  publisher.publish("a", "101");
-  publisher.publish("a", "102");
-  publisher.number_from(500);
-  publisher.publish("a", "501");
-  world.run();
-  CHECK(take_all(member) == Texts{"100", "101", "102", "501"});
-  const auto row = world.stat()["publishers"][0];
-  CHECK(row["committed"] == 6);
-  CHECK(row["duplicates"] == 2);
-  CHECK(row["in_ring"] == 0);
 }
 
 TEST_CASE("in an ordered subscription a delayed event does not overtake a delivery that comes back") {
