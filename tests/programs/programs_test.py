@@ -22,7 +22,7 @@ from dlq_programs import Dlq
 from group_programs import Group, Operate
 from inspect_programs import Inspect
 from programs_support import ARGUMENTS, PATIENCE, Programs
-from timing_programs import Timing
+from timing_programs import Keep, Timing
 
 
 class Exchange(Programs):
@@ -385,7 +385,7 @@ def main():
     parser.add_argument("--shmtool", required=True)
     parser.add_argument("--group", default="")
     _, rest = parser.parse_known_args(namespace=ARGUMENTS)
-    classes = (Exchange, Pub, Sub, Stat, Subscription, Dlq, Group, Inspect, Operate, Timing, Bench, Demo)
+    classes = (Exchange, Pub, Sub, Stat, Subscription, Dlq, Group, Inspect, Operate, Timing, Keep, Bench, Demo)
     groups = {one.__name__.lower(): one for one in classes}
     names = [ARGUMENTS.group] if ARGUMENTS.group else list(groups)
     loader = unittest.TestLoader()
