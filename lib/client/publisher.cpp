@@ -54,9 +54,13 @@ inline bool PublisherEndpoint::same_as_last_topic(std::string_view topic) const 
     const Outcome outcome = look_up_topic(topic);
     if (outcome != Outcome::ok) return {nullptr, outcome};
   }
-  const bool timed = (attributes.ttl.count() | attributes.delay.count()) != 0;
-  const std::size_t timing_bytes = timed ? sizeof(shm::TimingInfo) : 0;
-  const std::uint64_t bytes = ring::record_bytes(payload_bytes + timing_bytes, key_bytes, headers_bytes);
+  header.flags = 0;
+  std::uint64_t bytes = ring::record_bytes(payload_bytes, key_bytes, headers_bytes);
+  if ((attributes.ttl.count() | attributes.delay.count()) != 0) [[unlikely]] {
+    static_assert(sizeof(shm::TimingInfo) % shm::record_alignment == 0);
+    header.flags = shm::flag_timing;
+    bytes += sizeof(shm::TimingInfo);
+  }
   std::byte* record = writer_.claim(bytes);
   if (record == nullptr) [[unlikely]] {
     record = claim_slowly(bytes);
@@ -64,7 +68,6 @@ inline bool PublisherEndpoint::same_as_last_topic(std::string_view topic) const 
   }
   header.bytes = static_cast<std::uint32_t>(bytes);
   header.kind = static_cast<std::uint16_t>(shm::RecordKind::event);
-  header.flags = timed ? shm::flag_timing : std::uint16_t{0};
   header.topic = last_topic_;
   header.payload_bytes = static_cast<std::uint32_t>(payload_bytes);
   header.headers_bytes = static_cast<std::uint32_t>(headers_bytes);

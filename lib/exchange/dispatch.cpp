@@ -5,6 +5,7 @@
 // most credit left, a few at a time; before them go deliveries that come back (release_due), and what a member that is
 // gone, or does not move, had not taken.
 #include <algorithm>
+#include <vector>
 
 #include "lib/exchange/exchange.hpp"
 
@@ -140,26 +141,42 @@ bool Exchange::unpark(Queue& queue) {
 }
 
 // What was put into the ring of a member that is gone or does not move, and was not taken, goes to the others, before
-// anything else. Where nobody has room it is set aside: it may be what takes the room, when every ring holds some that
-// was taken back. False: some of it is left, as nobody is there.
+// anything else, in the order of deliveries: events of a key may lie in two such rings, if a member died that had been
+// given some of them like this. Where nobody has room it is set aside: it may be what takes the room, when every ring holds
+// some that was taken back. False: some of it is left, as nobody is there.
 bool Exchange::hand_over(Queue& queue, bool& moved) {
+  struct Orphan {
+    std::uint64_t delivery;
+    std::uint64_t entry;
+    Lane* lane;
+  };
+  std::vector<Orphan> orphans;
+  const auto gone = [](const Lane& lane) { return !lane.has_member() && !lane.leaving; };
+  for (const std::unique_ptr<Lane>& from : queue.members) {
+    for (std::uint64_t entry = from->floor_entry; entry != from->entries; ++entry) {
+      if (from->state_of(entry) != 0 || !(gone(*from) || from->is_returned(entry))) continue;
+      const auto* record = reinterpret_cast<const shm::RecordHeader*>(from->record_of(entry));
+      orphans.push_back({record->delivery, entry, from.get()});
+    }
+  }
+  if (!orphans.empty() && !queue.has_member()) return false;
+  std::sort(orphans.begin(), orphans.end(),
+            [](const Orphan& left, const Orphan& right) { return left.delivery < right.delivery; });
+  for (const auto& [delivery, entry, from] : orphans) {
+    const auto* record = reinterpret_cast<const shm::RecordHeader*>(from->record_of(entry));
+    const auto slot = queue.keys ? KeySlots::of(*record) : std::nullopt;
+    const bool behind = queue.parked.contains(slot.value_or(shm::key_slots));
+    Lane* to = behind ? nullptr : member_for(queue, *record, record->bytes);
+    if (to != nullptr) {
+      hand(*from, entry, *to);
+    } else if (!set_aside(*from, entry)) {
+      return false;
+    }
+    moved = true;
+  }
   for (std::size_t i = 0; i < queue.members.size();) {
     Lane& from = *queue.members[i];
-    const bool gone = !from.has_member() && !from.leaving;
-    for (std::uint64_t entry = from.floor_entry; entry != from.entries; ++entry) {
-      if (from.state_of(entry) != 0 || !(gone || from.is_returned(entry))) continue;
-      const auto* record = reinterpret_cast<const shm::RecordHeader*>(from.record_of(entry));
-      const auto slot = queue.keys ? KeySlots::of(*record) : std::nullopt;
-      const bool behind = queue.parked.contains(slot.value_or(shm::key_slots));
-      Lane* to = behind ? nullptr : member_for(queue, *record, record->bytes);
-      if (to != nullptr) {
-        hand(from, entry, *to);
-      } else if (!queue.has_member() || !set_aside(from, entry)) {
-        return false;
-      }
-      moved = true;
-    }
-    if (!gone) {
+    if (!gone(from)) {
       ++i;
       continue;
     }

@@ -288,6 +288,8 @@ class Exchange {
   // membership.cpp, subscriptions.cpp
   Lane& lane_for_member(Queue& queue);
   void create_ring(Lane& lane);
+  void create_ack_page(Lane& lane, std::uint64_t first, std::uint64_t taken);
+  bool attach_ack_page(Lane& lane);
   void map_ring(Lane& lane);
   void retire_ring(Lane& lane);
   PublisherGrant open_publisher(std::uint64_t client, const std::string& name, std::uint64_t ring_bytes,

@@ -122,6 +122,22 @@ Lane& Exchange::lane_for_member(Queue& queue) {
   return *queue.members.back();
 }
 
+/// The ack page of the lane's incarnation, of a member that is done with what is before `first`, and has taken what is
+/// before `taken`.
+void Exchange::create_ack_page(Lane& lane, std::uint64_t first, std::uint64_t taken) {
+  const std::string name = ack_name(lane.queue->id, lane.ack_incarnation);
+  shm::Segment::create(directory_, name, shm::SegmentKind::ack_page, ring::ack_page_bytes(lane.slots()), generation_,
+                       lane.queue->id, [&](std::byte* base) {
+                         auto* page = reinterpret_cast<shm::AckPage*>(base);
+                         page->slots = lane.slots();
+                         page->start_entry = first;
+                         page->taken.store(taken, std::memory_order_relaxed);  // relaxed: nobody knows the file yet
+                         page->acked_through.store(first, std::memory_order_relaxed);  // relaxed: as above
+                         page->refused.store(first, std::memory_order_relaxed);        // relaxed: as above
+                         page->released.store(first, std::memory_order_relaxed);       // relaxed: as above
+                       });
+}
+
 MemberGrant Exchange::attach_member(std::uint64_t client, const SubscriptionOptions& options, bool ephemeral,
                                     const std::vector<std::string>& given) {
   if (control::is_reserved(options.name)) {
@@ -144,21 +160,12 @@ MemberGrant Exchange::attach_member(std::uint64_t client, const SubscriptionOpti
     pass_decided(lane, lane.entries);  // what was taken back from the member before it is not for this one
     const std::uint64_t incarnation = next_file();
     const std::uint64_t first = lane.taken;
-    shm::Segment::create(directory_, ack_name(queue->id, incarnation), shm::SegmentKind::ack_page,
-                         ring::ack_page_bytes(lane.slots()), generation_, queue->id, [&](std::byte* base) {
-                           auto* page = reinterpret_cast<shm::AckPage*>(base);
-                           page->slots = lane.slots();
-                           page->start_entry = first;
-                           // relaxed: nobody knows the file yet
-                           page->taken.store(first, std::memory_order_relaxed);
-                           page->acked_through.store(first, std::memory_order_relaxed);  // relaxed: as above
-                           page->refused.store(first, std::memory_order_relaxed);        // relaxed: as above
-                           page->released.store(first, std::memory_order_relaxed);       // relaxed: as above
-                         });
+    lane.ack_incarnation = incarnation;
+    create_ack_page(lane, first, first);
     lane.ack_segment = shm::Segment::attach(directory_, ack_name(queue->id, incarnation), shm::SegmentKind::ack_page,
                                             shm::Access::read_only);
-    lane.ack_incarnation = incarnation;
   } catch (const Error&) {
+    lane.ack_incarnation = 0;
     if (queue->dispatched()) {
       if (lane.has_ring) retire_ring(lane);
       queue->members.pop_back();

@@ -81,7 +81,14 @@ void Exchange::recover_subscriptions(const std::vector<std::string>& files) {
   if (helper.valid()) helper.get();
 
   for (FoundSubscription& subscription : found) {
-    if (subscription.queue) add_queue(std::move(subscription.queue));
+    if (subscription.queue) {
+      const Queue& queue = add_queue(std::move(subscription.queue));
+      queue.each_lane([&](const Lane& lane) {
+        if (!lane.leaving) return;
+        report_.push_back("subscription " + queue.options.name +
+                          ": the ack page of a member is damaged: it counts as dead, what it held is delivered again");
+      });
+    }
     if (subscription.damage.empty()) continue;
     report_.push_back("subscription " + std::to_string(subscription.id) +
                       ": damaged, set aside: " + subscription.damage);
@@ -199,10 +206,10 @@ void Exchange::recover_ring(Lane& lane) {
     lane.client = 0;
     return;
   }
-  const std::string name = ack_name(queue.id, lane.ack_incarnation);
-  lane.ack_segment = shm::Segment::attach(directory_, name, shm::SegmentKind::ack_page, shm::Access::read_only);
-  if (lane.ack_segment.bytes() < ring::ack_page_bytes(lane.slots())) {
-    throw Error(ErrorCode::damaged, name, "it is shorter than its ring's slots need");
+  if (!attach_ack_page(lane)) {
+    create_ack_page(lane, lane.floor_entry, lane.entries);
+    lane.leaving = true;
+    if (!attach_ack_page(lane)) throw Error(ErrorCode::damaged, ack_name(queue.id, lane.ack_incarnation), "just made");
   }
   lane.acks = ring::AckReader(lane.ack_segment.as<shm::AckPage>(), lane.slots());
   const std::uint64_t taken = lane.acks.taken();
@@ -210,6 +217,19 @@ void Exchange::recover_ring(Lane& lane) {
   lane.timed_out_below = lane.floor_entry;
   lane.revoked_from = lane.taken;
   lane.revoked_to = lane.ring_page->revoked.load(std::memory_order_relaxed);  // relaxed: X's own word
+}
+
+// False: its member, who can write there, has left something else in it. Nobody but him is to suffer for that: he counts
+// as dead, having taken all that was in his ring.
+bool Exchange::attach_ack_page(Lane& lane) {
+  const std::string name = ack_name(lane.queue->id, lane.ack_incarnation);
+  try {
+    lane.ack_segment = shm::Segment::attach(directory_, name, shm::SegmentKind::ack_page, shm::Access::read_only);
+  } catch (const Error& error) {
+    if (passes(error.code())) throw;
+    return false;
+  }
+  return lane.ack_segment.bytes() >= ring::ack_page_bytes(lane.slots());
 }
 
 void Exchange::recover_publishers() {
@@ -229,6 +249,7 @@ void Exchange::recover_publishers() {
       try {
         map_ingress(*ingress);
       } catch (const Error& error) {
+        if (passes(error.code())) throw;
         report_.push_back("publisher " + ingress->name + ": damaged, set aside: " + error.what());
         for (const std::string& name :
              {ingress_name(ingress->slot, ingress->incarnation), cursor_name(ingress->slot, ingress->incarnation)}) {

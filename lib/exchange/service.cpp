@@ -55,7 +55,11 @@ void Service::accept(control::Socket socket) {
   client->uid = socket.credentials().uid;
   client->socket = std::move(socket);
   const int fd = client->socket.fd();
-  watch(epoll_fd_, fd, tag(Source::client, static_cast<std::uint64_t>(fd)));
+  try {
+    watch(epoll_fd_, fd, tag(Source::client, static_cast<std::uint64_t>(fd)));
+  } catch (const Error&) {
+    return;  // the kernel has no room for one more (max_user_watches): this one sees that nobody is there
+  }
   connected_[fd] = std::move(client);
 }
 

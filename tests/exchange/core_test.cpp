@@ -357,3 +357,39 @@ TEST_CASE("an event of an unknown topic number, a rewound sequence, a broken rec
   REQUIRE(member.take(seen));
   CHECK(seen.payload == "y");
 }
+
+TEST_CASE(
+    "who ruins his ack page loses his place at the next restart; nobody loses an event, and nobody else anything") {
+  for (const bool grouped : {false, true}) {
+    CAPTURE(grouped);
+    World world;
+    SubscriptionOptions options = small();
+    options.group = grouped;
+    auto hostile = world.member("hostile", {"#"}, options);
+    auto other = world.member("other", {"#"}, small());
+    auto publisher = world.publisher();
+    for (int i = 0; i < 20; ++i) REQUIRE(publisher.publish("a", std::to_string(i)));
+    world.tick();
+    Seen seen;
+    REQUIRE(hostile.take(seen));
+    REQUIRE(other.take(seen));
+    std::memset(static_cast<void*>(hostile.page()), grouped ? 0xff : 0, 64);
+    world.restart();
+    CHECK(world.x->report().size() == 1);
+    world.tick();
+    CHECK(row_of(world.stat(), "hostile")["members"] == 0);
+    CHECK(row_of(world.stat(), "other")["members"] == 1);
+    auto next = world.member("hostile", {});
+    std::map<std::string, std::uint32_t> got;
+    for (int i = 0; i < 20; ++i) {
+      world.tick();
+      while (next.take(seen)) {
+        CHECK(got.emplace(seen.payload, seen.attempt).second);
+        next.verdict(seen.entry, ring::Verdict::ack);
+      }
+    }
+    CHECK(got.size() == 20);
+    CHECK(row_of(world.stat(), "hostile")["acked"] == 20);
+    CHECK(row_of(world.stat(), "hostile")["lag"] == 0);
+  }
+}

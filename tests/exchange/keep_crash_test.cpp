@@ -21,6 +21,13 @@ std::string with_id(const std::string& id) {
   return text.append(event_id_header).append(id);
 }
 
+// Rings that hold little more than they have to: the time of this test is that of making files.
+SubscriptionOptions small(SubscriptionOptions options) {
+  options.ring_bytes = 256u << 10;
+  options.max_in_flight = 256;
+  return options;
+}
+
 class Scenario {
  public:
   Scenario(KillHook& first, KillHook* second) : first_(first), second_(second) {
@@ -35,8 +42,10 @@ class Scenario {
     options.patterns = {"o.#"};
     options.max_events = limits::least_event_ids;
     world_.x->create_subscription(options, false);
-    world_.member("s", {"#"}, {});
-    publisher_ = std::make_unique<CorePublisher>(world_.publisher("p", 1u << 20));
+    options = small({});
+    options.ring_bytes = 2u << 20;  // for all that comes: nobody reads it
+    world_.member("s", {"#"}, options);
+    publisher_ = std::make_unique<CorePublisher>(world_.publisher("p", 512u << 10));
   }
 
   int run() {
@@ -114,6 +123,7 @@ class Scenario {
   // A client asks for a subscription until it has one, as it would after its exchange has died.
   void begin() {
     SubscriptionOptions options;
+    options = small(options);
     options.name = "begun" + std::to_string(++begun_);
     options.patterns = {"v.#"};
     options.from = StartFrom::last_values;
