@@ -23,7 +23,7 @@ std::string with_id(const std::string& id) {
 
 // Rings that hold little more than they have to: the time of this test is that of making files.
 SubscriptionOptions small(SubscriptionOptions options) {
-  options.ring_bytes = 256u << 10;
+  options.ring_bytes = 512u << 10;
   options.max_in_flight = 256;
   return options;
 }
