@@ -136,7 +136,7 @@ void Exchange::begin_with_last_values(Queue& queue) {
     std::uint64_t position = entry.position;
     const RecordHeader* record = values.backlog.at(position);
     const ring::EventParts event = ring::parts(reinterpret_cast<const std::byte*>(record));
-    if (expired(values, event, now_ns_)) continue;
+    if (expired(values, event, clock_ns_)) continue;
     found.push_back({record->published_ns, record->sequence, record});
   }
   std::sort(found.begin(), found.end(), [](const Value& left, const Value& right) {
@@ -152,12 +152,12 @@ void Exchange::begin_with_last_values(Queue& queue) {
                   "the last values of " + std::to_string(found.size()) + " topics are more than its limits allow",
                   "give it a larger max_events or max_bytes, or patterns that match less");
     }
-    bool ready = in_batch != 0 && in_batch != batch_events && ready_timed(queue, event, now_ns_, false);
+    bool ready = in_batch != 0 && in_batch != batch_events && ready_timed(queue, event, clock_ns_, false);
     if (!ready) {
       if (in_batch != 0) commit_sinks();
       begin(TransactionKind::begin_with, queue.id, 0, 0);
       in_batch = 0;
-      ready = ready_timed(queue, event, now_ns_, false);
+      ready = ready_timed(queue, event, clock_ns_, false);
     }
     if (!ready) {
       throw Error(ErrorCode::no_space, object, "the file system of the bus has no room for the last values",
