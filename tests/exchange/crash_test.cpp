@@ -4,13 +4,11 @@
 //
 // The exchange lives on anonymous memory; death is an exception thrown from the environment in place of the store. The
 // members' and publishers' stores are not counted: they belong to other processes.
-#include <cstdio>
-#include <cstdlib>
 #include <set>
 
 #include "lib/exchange/dead_letter_files.hpp"
 #include "tests/exchange/core_world.hpp"
-#include "tests/exchange/kill_hook.hpp"
+#include "tests/exchange/enumerate.hpp"
 
 using namespace ackring;
 using namespace ackring::test;
@@ -283,51 +281,7 @@ class Scenario {
 }  // namespace
 
 TEST_CASE("the exchange may die before any shared store: the books are exact after recovery") {
-  KillHook count;
-  {
-    Scenario scenario(count);
-    REQUIRE(scenario.run() == 0);
-  }
-  const std::uint64_t points = count.stores;
-  REQUIRE(points > 1000);
-  const char* from = std::getenv("ACKRING_POINT");
-  std::uint64_t reached = 0;
-  for (std::uint64_t n = from != nullptr ? std::strtoull(from, nullptr, 10) : 0; n < points; ++n) {
-    CAPTURE(n);
-    KillHook hook;
-    hook.die_before = n;
-    Scenario scenario(hook);
-    if (scenario.run() > 0) ++reached;
-    if (from != nullptr) break;
-  }
-  std::printf("crash points covered: %llu of %llu\n", static_cast<unsigned long long>(reached),
-              static_cast<unsigned long long>(points));
-  if (from == nullptr) CHECK(reached == points);
+  die_at_every_store<Scenario>("");
 }
 
-TEST_CASE("it may die again at any store of the recovery") {
-  KillHook count;
-  {
-    Scenario scenario(count);
-    scenario.run();
-  }
-  const bool deep = std::getenv("ACKRING_DEEP") != nullptr;
-  const std::uint64_t stride = deep ? 1 : 41;
-  std::uint64_t pairs = 0;
-  for (std::uint64_t n = 0; n < count.stores; n += stride) {
-    for (std::uint64_t m = 0;; m += deep ? 1 : 3) {
-      CAPTURE(n);
-      CAPTURE(m);
-      KillHook first;
-      first.die_before = n;
-      KillHook second;
-      second.die_before = m;
-      Scenario scenario(first);
-      scenario.die_again(&second);
-      if (scenario.run() < 2) break;  // recovery has fewer than m stores
-      ++pairs;
-    }
-  }
-  std::printf("pairs of crash points covered: %llu\n", static_cast<unsigned long long>(pairs));
-  CHECK(pairs > 100);
-}
+TEST_CASE("it may die again at any store of the recovery") { die_again_in_recovery<Scenario>("", 41, 3); }

@@ -1,11 +1,9 @@
 // The exchange dies before every shared store of what groups and ordered subscriptions add: handing out by credit, handing
 // over what a dead or a frozen member had not taken, one delivery at a time. See crash_test.cpp for the method.
-#include <cstdio>
-#include <cstdlib>
 #include <set>
 
 #include "tests/exchange/core_world.hpp"
-#include "tests/exchange/kill_hook.hpp"
+#include "tests/exchange/enumerate.hpp"
 
 using namespace ackring;
 using namespace ackring::test;
@@ -225,49 +223,6 @@ class GroupScenario {
 
 }  // namespace
 
-TEST_CASE("groups: the exchange may die before any shared store") {
-  KillHook count;
-  {
-    GroupScenario scenario(count);
-    REQUIRE(scenario.run() == 0);
-  }
-  const char* from = std::getenv("ACKRING_POINT");
-  std::uint64_t reached = 0;
-  for (std::uint64_t n = from != nullptr ? std::strtoull(from, nullptr, 10) : 0; n < count.stores; ++n) {
-    CAPTURE(n);
-    KillHook hook;
-    hook.die_before = n;
-    GroupScenario scenario(hook);
-    if (scenario.run() > 0) ++reached;
-    if (from != nullptr) break;
-  }
-  std::printf("crash points of groups covered: %llu of %llu\n", static_cast<unsigned long long>(reached),
-              static_cast<unsigned long long>(count.stores));
-  if (from == nullptr) CHECK(reached == count.stores);
-}
+TEST_CASE("groups: the exchange may die before any shared store") { die_at_every_store<GroupScenario>(" of groups"); }
 
-TEST_CASE("groups: it may die again in the recovery") {
-  KillHook count;
-  {
-    GroupScenario scenario(count);
-    scenario.run();
-  }
-  const bool deep = std::getenv("ACKRING_DEEP") != nullptr;
-  std::uint64_t pairs = 0;
-  for (std::uint64_t n = 0; n < count.stores; n += deep ? 1 : 29) {
-    for (std::uint64_t m = 0;; m += deep ? 1 : 2) {
-      CAPTURE(n);
-      CAPTURE(m);
-      KillHook first;
-      first.die_before = n;
-      KillHook again;
-      again.die_before = m;
-      GroupScenario scenario(first);
-      scenario.die_again(&again);
-      if (scenario.run() < 2) break;
-      ++pairs;
-    }
-  }
-  std::printf("pairs of crash points of groups covered: %llu\n", static_cast<unsigned long long>(pairs));
-  CHECK(pairs > 100);
-}
+TEST_CASE("groups: it may die again in the recovery") { die_again_in_recovery<GroupScenario>(" of groups", 29, 2); }

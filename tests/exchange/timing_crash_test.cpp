@@ -1,11 +1,9 @@
 // Death before every shared store of a scenario in which events expire, are delayed, overflow into dead letters, are
 // requeued, and a subscription goes: every event ends in exactly one place, is delivered once, in time and in order.
-#include <cstdio>
-#include <cstdlib>
 #include <set>
 
 #include "tests/exchange/core_world.hpp"
-#include "tests/exchange/kill_hook.hpp"
+#include "tests/exchange/enumerate.hpp"
 
 using namespace ackring;
 using namespace ackring::test;
@@ -216,50 +214,9 @@ class Scenario {
 }  // namespace
 
 TEST_CASE("times: the exchange may die before any shared store") {
-  KillHook count;
-  {
-    Scenario scenario(count);
-    REQUIRE(scenario.run() == 0);
-  }
-  const std::uint64_t points = count.stores;
-  REQUIRE(points > 1000);
-  const char* from = std::getenv("ACKRING_POINT");
-  std::uint64_t reached = 0;
-  for (std::uint64_t n = from != nullptr ? std::strtoull(from, nullptr, 10) : 0; n < points; ++n) {
-    CAPTURE(n);
-    KillHook hook;
-    hook.die_before = n;
-    Scenario scenario(hook);
-    if (scenario.run() > 0) ++reached;
-    if (from != nullptr) break;
-  }
-  std::printf("crash points of events with times covered: %llu of %llu\n", static_cast<unsigned long long>(reached),
-              static_cast<unsigned long long>(points));
-  if (from == nullptr) CHECK(reached == points);
+  die_at_every_store<Scenario>(" of events with times");
 }
 
 TEST_CASE("times: it may die again in the recovery") {
-  KillHook count;
-  {
-    Scenario scenario(count);
-    scenario.run();
-  }
-  const bool deep = std::getenv("ACKRING_DEEP") != nullptr;
-  std::uint64_t pairs = 0;
-  for (std::uint64_t n = 0; n < count.stores; n += deep ? 1 : 71) {
-    for (std::uint64_t m = 0;; m += deep ? 1 : 3) {
-      CAPTURE(n);
-      CAPTURE(m);
-      KillHook first;
-      first.die_before = n;
-      KillHook second;
-      second.die_before = m;
-      Scenario scenario(first);
-      scenario.die_again(&second);
-      if (scenario.run() < 2) break;
-      ++pairs;
-    }
-  }
-  std::printf("pairs of crash points of events with times covered: %llu\n", static_cast<unsigned long long>(pairs));
-  CHECK(pairs > 100);
+  die_again_in_recovery<Scenario>(" of events with times", 71, 3);
 }
