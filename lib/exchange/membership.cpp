@@ -176,7 +176,7 @@ MemberGrant Exchange::attach_member(std::uint64_t client, const SubscriptionOpti
   lane.acks = ring::AckReader(lane.ack_segment.as<shm::AckPage>(), lane.slots());
   lane.client = client;
   lane.revoked_from = lane.taken;
-  lane.revoked_to = queue->paused ? lane.entries : 0;
+  lane.revoked_to = queue->paused ? lane.entries : lane.taken;  // a number near those that it is compared with
   // relaxed: the member's process maps it later
   lane.ring_page->revoked.store(lane.revoked_to, std::memory_order_relaxed);
   lane.ring_page->client.store(client, std::memory_order_relaxed);  // relaxed: published by ack_page

@@ -149,7 +149,9 @@ void Exchange::recover_subscription(FoundSubscription& found) {
       lane.number = static_cast<std::uint16_t>(lane.ring_page->number);
       recover_ring(lane);
       // What was not taken, and is in the ring of nobody, or was taken back, goes to other members.
-      if (!lane.has_member() || lane.revoked_to != 0) queue->has_orphans = true;
+      if (!lane.has_member() || static_cast<std::int64_t>(lane.revoked_to - lane.floor_entry) > 0) {
+        queue->has_orphans = true;
+      }
     }
     const std::string acks = prefix + ".ack.";
     for (const std::string& name : found.names) {  // of incarnations that have ended
