@@ -216,9 +216,9 @@ void Exchange::recover_ring(Lane& lane) {
   lane.acks = ring::AckReader(lane.ack_segment.as<shm::AckPage>(), lane.slots());
   const std::uint64_t taken = lane.acks.taken();
   if (taken - lane.floor_entry <= open) lane.taken = taken;
-  lane.timed_out_below = lane.floor_entry;
   lane.revoked_from = lane.taken;
   lane.revoked_to = lane.ring_page->revoked.load(std::memory_order_relaxed);  // relaxed: X's own word
+  adopt_marks(lane, served_ns_);
 }
 
 // False: its member, who can write there, has left something else in it. Nobody but him is to suffer for that: he counts

@@ -84,6 +84,7 @@ class Far {
       page.start_position = start.position;
       page.start_entry = start.entry;
       set(page.tail, start.position);
+      set(page.timed_out_below, start.entry);
       set(page.revoked, start.entry);
       for (shm::RingBlock& block : page.blocks) {
         block.floor_entry = start.entry;
