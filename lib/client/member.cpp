@@ -226,7 +226,10 @@ void Member::advance_released() {
   std::uint64_t entry = released_by_detach_;
   // The exchange never has more entries open than there are slots, so older ones are settled and let go.
   if (taken - entry > page_->slots) entry = taken - page_->slots;
-  while (entry < taken && (entry < through || ack_.decided(entry) || detached_.contains(entry))) ++entry;
+  const auto passed = [&] {
+    return static_cast<std::int64_t>(through - entry) > 0 || ack_.decided(entry) || detached_.contains(entry);
+  };
+  while (entry != taken && passed()) ++entry;
   if (entry == released_by_detach_) return;
   released_by_detach_ = entry;
   detached_.erase(detached_.begin(), detached_.lower_bound(entry));

@@ -49,7 +49,7 @@ inline std::size_t Member::collect(std::span<DeliveryView> out) {
   shm::fence_for_waker(fence_required());
   // relaxed: only the number counts, nothing is read by it; ordered behind `taken` by the fence and by X's barrier
   const std::uint64_t revoked = ring_->revoked.load(std::memory_order_relaxed);
-  if (revoked > first) [[unlikely]]
+  if (static_cast<std::int64_t>(revoked - first) > 0) [[unlikely]]
     return give_back_revoked(out.first(count), revoked);
   return count;
 }
@@ -57,7 +57,7 @@ inline std::size_t Member::collect(std::span<DeliveryView> out) {
 std::size_t Member::give_back_revoked(std::span<DeliveryView> taken, std::uint64_t revoked) {
   std::size_t kept = 0;
   for (const DeliveryView& view : taken) {
-    if (view.entry < revoked) {
+    if (static_cast<std::int64_t>(revoked - view.entry) > 0) {
       (void)ack_.verdict(view.entry, ring::Verdict::returned);
     } else {
       taken[kept++] = view;

@@ -212,16 +212,19 @@ void Exchange::revoke(Lane& lane) {
 }
 
 // A member of a group that has taken nothing for as long as a delivery may take leaves the rest to the others.
-void Exchange::revoke_idle(Queue& queue, std::uint64_t now_ns) {
+void Exchange::revoke_idle(Queue& queue, std::uint64_t served_ns) {
   const auto there = std::count_if(queue.members.begin(), queue.members.end(),
                                    [](const std::unique_ptr<Lane>& lane) { return lane->has_member(); });
   if (there < 2 || queue.keys) return;  // a key stays with its member until that goes
   for (const std::unique_ptr<Lane>& lane : queue.members) {
     if (lane->taken != lane->idle_taken || lane->taken == lane->entries || lane->idle_since_ns == 0) {
       lane->idle_taken = lane->taken;
-      lane->idle_since_ns = now_ns;
+      lane->idle_since_ns = served_ns;
+      // relaxed: X's own words; a time without its `taken` begins anew
+      lane->ring_page->idle_since_ns.store(served_ns, std::memory_order_relaxed);
+      lane->ring_page->idle_taken.store(lane->taken, std::memory_order_relaxed);
     }
-    const bool idle = now_ns - lane->idle_since_ns >= static_cast<std::uint64_t>(queue.options.ack_timeout.count());
+    const bool idle = served_ns - lane->idle_since_ns >= static_cast<std::uint64_t>(queue.options.ack_timeout.count());
     if (!idle || !lane->has_member() || lane->leaving || lane->revoked()) continue;
     revoke(*lane);
     queue.has_orphans = true;

@@ -29,6 +29,7 @@ Exchange::Exchange(shm::Directory& directory) : directory_(directory) {
   generation_ = page_->generation.load(std::memory_order_relaxed) + 1;
   page_->state.store(static_cast<std::uint32_t>(shm::ExchangeState::recovering), std::memory_order_relaxed);
   page_->generation.store(generation_, std::memory_order_relaxed);  // relaxed: for people and messages
+  served_ns_ = page_->served_ns.load(std::memory_order_relaxed);    // relaxed: as above
 
   topics_ = std::make_unique<control::TopicTable>(directory, generation_);
   publishers_.resize(shm::max_publishers);
@@ -223,7 +224,7 @@ void Exchange::quarantine(Ingress& ingress, const std::string& why) {
 // ------------------------------------------------------------------------------------------------------------ waiting
 
 void Exchange::tick(std::uint64_t now_ns) {
-  if (now_ns_ != 0 && now_ns > now_ns_ + longest_gap_ns) shift_deadlines(now_ns - now_ns_ - longest_gap_ns);
+  serve(now_ns);
   now_ns_ = clock_ns_ = now_ns;
   page_->tick_ns.store(now_ns, std::memory_order_relaxed);  // relaxed: a sign of life for tools
   for (std::size_t i = 0; i < active_.size();) {

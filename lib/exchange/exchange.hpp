@@ -122,6 +122,9 @@ class Exchange {
 
   /// Reads every verdict of one queue now.
   void sweep(Queue& queue, std::uint64_t now_ns);
+  /// Time on the clock by which taken deliveries time out: it goes on only while an exchange is there and gets to run, over
+  /// all restarts (F17). `now_ns` is not before the last tick.
+  [[nodiscard]] std::uint64_t served_at(std::uint64_t now_ns) const noexcept;
   /// Marks the bus as stopped, at the end of a clean run.
   void close();
 
@@ -232,7 +235,7 @@ class Exchange {
   Lane* member_for(Queue& queue, const shm::RecordHeader& record, std::uint64_t bytes);
   void hand(Lane& from, std::uint64_t entry, Lane& to);
   void revoke(Lane& lane);
-  void revoke_idle(Queue& queue, std::uint64_t now_ns);
+  void revoke_idle(Queue& queue, std::uint64_t served_ns);
 
   // operate.cpp
   void set_flags(Queue& queue, bool paused, bool ending, bool burying);
@@ -268,10 +271,11 @@ class Exchange {
 
   void sweep_verdicts(Lane& lane, std::uint64_t now_ns);
   static Failure failure_of(const Lane& lane, std::uint64_t entry, const ring::AckSeen& seen);
-  static void extend(Lane& lane, std::uint64_t entry, const ring::AckSeen& seen, std::uint64_t now_ns);
+  void extend(Lane& lane, std::uint64_t entry, const ring::AckSeen& seen, std::uint64_t now_ns) const;
   bool time_out(Lane& lane, std::uint64_t entry, std::uint64_t now_ns);
   void expire(Lane& lane, std::uint64_t now_ns);
-  void shift_deadlines(std::uint64_t excess_ns);
+  static void adopt_marks(Lane& lane, std::uint64_t served_ns);
+  void serve(std::uint64_t now_ns);
 
   // recover.cpp, redo.cpp
   void recover_publishers();
@@ -308,9 +312,10 @@ class Exchange {
   std::unique_ptr<control::TopicTable> topics_;
   RouteTable routes_;
   std::uint64_t generation_ = 0;
-  std::uint64_t n_ = 0;         // of the last intent
-  std::uint64_t now_ns_ = 0;    // of the last tick; 0: there was none
-  std::uint64_t clock_ns_ = 0;  // of the last step or tick: by it what waits expires
+  std::uint64_t n_ = 0;          // of the last intent
+  std::uint64_t now_ns_ = 0;     // of the last tick; 0: there was none
+  std::uint64_t served_ns_ = 0;  // served time at the last tick
+  std::uint64_t clock_ns_ = 0;   // of the last step or tick: by it what waits expires
   std::uint64_t random_ = 0x9e3779b97f4a7c15;
   bool fence_required_ = false;
 

@@ -18,8 +18,13 @@ namespace {
 // Times of the monotonic clock in Unix time, as far as the two clocks agree now.
 struct Times {
   std::uint64_t now_ns;
+  std::uint64_t served_ns;
   std::uint64_t to_unix = unix_now_ns() - now_ns;
 
+  /// Of a time that taken deliveries are judged by, if the exchange goes on without a break.
+  [[nodiscard]] std::uint64_t monotonic(std::uint64_t of_served_ns) const noexcept {
+    return now_ns + (of_served_ns - served_ns);
+  }
   [[nodiscard]] std::uint64_t unix(std::uint64_t monotonic_ns) const noexcept { return monotonic_ns + to_unix; }
 };
 
@@ -56,8 +61,8 @@ void add_flight(Json& body, const Lane& lane, std::uint64_t entry, const Times& 
   const bool over = static_cast<std::int64_t>(lane.timed_out_below - entry) > 0;
   std::uint64_t until = 0;
   if (mark != lane.marks.end() && !over) {
-    body["since_ns"] = times.unix(mark->time_ns);
-    until = mark->time_ns + timeout_ns;
+    body["since_ns"] = times.unix(times.monotonic(mark->time_ns));
+    until = times.monotonic(mark->time_ns + timeout_ns);
   } else if (!over) {  // taken since the last tick
     body["since_ns"] = times.unix(times.now_ns);
     until = times.now_ns + timeout_ns;
@@ -65,7 +70,7 @@ void add_flight(Json& body, const Lane& lane, std::uint64_t entry, const Times& 
   body["reason"] = "taken, and no verdict yet";
   const auto extension = lane.extended.find(entry);
   if (extension != lane.extended.end() && extension->second.count != 0) {
-    until = std::max(until, extension->second.deadline_ns);
+    until = std::max(until, times.monotonic(extension->second.deadline_ns));
     body["reason"] = "taken, and its member asked for more time";
   }
   const Verdict verdict = lane.acks.valid() ? lane.acks.verdict(entry) : Verdict::none;
@@ -135,10 +140,10 @@ void explain_retry(Json& body, const Queue& queue, const Found& found, const Tim
 
 }  // namespace
 
-Json explain(const Queue& queue, const Found& found, std::uint64_t now_ns) {
+Json explain(const Queue& queue, const Found& found, std::uint64_t now_ns, std::uint64_t served_ns) {
   Json body = Json::object();
   if (found.where == Found::Where::nowhere) return body;
-  const Times times{now_ns};
+  const Times times{now_ns, served_ns};
   body["delivery"] = found.event.header->delivery;
   body["attempt"] = attempt_of(found.event).info.attempt;
   switch (found.where) {

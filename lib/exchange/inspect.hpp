@@ -78,8 +78,9 @@ struct Found {
 [[nodiscard]] shm::LaterState later_state_of(const ring::EventParts& event) noexcept;
 
 /// What is to be said of the place where an event was found, as members of a JSON object (include/ackring/bus.hpp); empty
-/// if it was not. Times are Unix times in nanoseconds; `now_ns` is the monotonic clock.
-[[nodiscard]] control::Json explain(const Queue& queue, const Found& found, std::uint64_t now_ns);
+/// if it was not. Times are Unix times in nanoseconds; `now_ns` is the monotonic clock, `served_ns` Exchange::served_at() it.
+[[nodiscard]] control::Json explain(const Queue& queue, const Found& found, std::uint64_t now_ns,
+                                    std::uint64_t served_ns);
 /// The same of a delivery that was looked for everywhere, and is nowhere any more.
 [[nodiscard]] control::Json explain_gone(const Queue& queue);
 

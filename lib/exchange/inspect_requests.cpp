@@ -92,7 +92,7 @@ Reply Service::explain_event(const Queue& queue, const InspectCursor& from, cons
                 "see `last` of shmtool stat " + queue.options.name);
   }
   const Found found = find(queue, wanted, from, InspectBounds{});
-  Json facts = explain(queue, found, now_ns);
+  Json facts = explain(queue, found, now_ns, exchange_.served_at(now_ns));
   if (found.where != Found::Where::nowhere) {
     reply = document_reply("event", without_payload(found.event));
     reply.body["more"] = false;

@@ -2,10 +2,10 @@
 #pragma once
 
 #include <cstdint>
-#include <deque>
 #include <memory>
 #include <unordered_map>
 
+#include "lib/exchange/taken_marks.hpp"
 #include "lib/ring/ack_table.hpp"
 #include "lib/ring/spsc_ring.hpp"
 #include "lib/shm/format.hpp"
@@ -14,13 +14,7 @@
 
 namespace ackring::exchange {
 
-/// Everything below entry `taken` was taken before `time_ns`.
-struct TakenMark {
-  std::uint64_t time_ns;
-  std::uint64_t taken;
-};
-
-/// The last extension of a delivery that X has seen.
+/// The last extension of a delivery that X has seen. Its end is of X's served time, as all deadlines of what is taken.
 struct Extension {
   std::uint32_t count = 0;
   std::uint64_t deadline_ns = 0;
@@ -56,7 +50,7 @@ struct Lane {
   std::uint64_t taken = 0;    // as last seen; never beyond `entries`
   std::uint64_t decided = 0;  // state bytes that are not zero in [floor_entry, entries)
   std::uint64_t invalid_acks = 0;
-  std::deque<TakenMark> marks;
+  TakenMarks marks;
   std::uint64_t timed_out_below = 0;                         // entries below were looked at for a time-out
   std::uint64_t full_since_ns = 0;                           // when the ring was found full, 0: it is not
   std::unordered_map<std::uint64_t, std::uint64_t> waiting;  // by entry: records of the retry log of views still held
@@ -65,7 +59,7 @@ struct Lane {
   std::uint64_t revoked_from = 0;  // entries from here to `revoked_to` were not taken when X took them back
   std::uint64_t revoked_to = 0;
   std::uint64_t idle_taken = 0;     // `taken` has had this value …
-  std::uint64_t idle_since_ns = 0;  // … since then
+  std::uint64_t idle_since_ns = 0;  // … since then, of X's served time; 0: not known
 
   // Identity.
   Queue* queue;

@@ -175,14 +175,14 @@ MemberGrant Exchange::attach_member(std::uint64_t client, const SubscriptionOpti
   }
   lane.acks = ring::AckReader(lane.ack_segment.as<shm::AckPage>(), lane.slots());
   lane.client = client;
+  lane.marks.start(*lane.ring_page, lane.taken);
   lane.revoked_from = lane.taken;
-  lane.revoked_to = queue->paused ? lane.entries : 0;
+  lane.revoked_to = queue->paused ? lane.entries : lane.taken;  // a number near those that it is compared with
   // relaxed: the member's process maps it later
   lane.ring_page->revoked.store(lane.revoked_to, std::memory_order_relaxed);
   lane.ring_page->client.store(client, std::memory_order_relaxed);  // relaxed: published by ack_page
   // release(ring.ack_page): the page's file, and client
   lane.ring_page->ack_page.store(lane.ack_incarnation, std::memory_order_release);
-  lane.marks.clear();
   lane.timed_out_below = lane.taken;
   lane.full_since_ns = 0;
   queue->to_backlog = queue->goes_to_backlog();

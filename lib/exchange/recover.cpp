@@ -149,7 +149,9 @@ void Exchange::recover_subscription(FoundSubscription& found) {
       lane.number = static_cast<std::uint16_t>(lane.ring_page->number);
       recover_ring(lane);
       // What was not taken, and is in the ring of nobody, or was taken back, goes to other members.
-      if (!lane.has_member() || lane.revoked_to != 0) queue->has_orphans = true;
+      if (!lane.has_member() || static_cast<std::int64_t>(lane.revoked_to - lane.floor_entry) > 0) {
+        queue->has_orphans = true;
+      }
     }
     const std::string acks = prefix + ".ack.";
     for (const std::string& name : found.names) {  // of incarnations that have ended
@@ -214,9 +216,9 @@ void Exchange::recover_ring(Lane& lane) {
   lane.acks = ring::AckReader(lane.ack_segment.as<shm::AckPage>(), lane.slots());
   const std::uint64_t taken = lane.acks.taken();
   if (taken - lane.floor_entry <= open) lane.taken = taken;
-  lane.timed_out_below = lane.floor_entry;
   lane.revoked_from = lane.taken;
   lane.revoked_to = lane.ring_page->revoked.load(std::memory_order_relaxed);  // relaxed: X's own word
+  adopt_marks(lane, served_ns_);
 }
 
 // False: its member, who can write there, has left something else in it. Nobody but him is to suffer for that: he counts

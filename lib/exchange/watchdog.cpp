@@ -1,5 +1,7 @@
 // Watchdog: looks for verdicts that are not in order, and for deliveries that were taken too long ago. No timer per event:
-// each tick notes (time, taken), and what was taken before a mark older than ack_timeout has timed out.
+// each tick notes (time, taken), and what was taken before a mark older than ack_timeout has timed out. Here, time is
+// served time: it stands still while there is no exchange or it can't run, since members can't be heard then.
+#include <algorithm>
 #include <iterator>
 
 #include "lib/exchange/exchange.hpp"
@@ -59,11 +61,19 @@ Failure Exchange::failure_of(const Lane& lane, std::uint64_t entry, const ring::
   return failure;
 }
 
-// A new extension counts from when X sees it, at most a tick after it was given.
-void Exchange::extend(Lane& lane, std::uint64_t entry, const ring::AckSeen& seen, std::uint64_t now_ns) {
+// A new extension counts from when X sees it, at most a tick after it was given; also if that X is not this one.
+void Exchange::extend(Lane& lane, std::uint64_t entry, const ring::AckSeen& seen, std::uint64_t now_ns) const {
   const auto [at, fresh] = lane.extended.try_emplace(entry);
   if (!fresh && at->second.count == seen.count) return;
-  at->second = {seen.count, now_ns + seen.delay * ns_per_ms};
+  const std::uint64_t until_ns = served_at(now_ns) + seen.delay * ns_per_ms;
+  if (fresh) {
+    if (const auto kept = TakenMarks::kept_extension(*lane.ring_page, entry, seen.count)) {
+      at->second = {seen.count, std::min(*kept, until_ns)};
+      return;
+    }
+  }
+  at->second = {seen.count, until_ns};
+  TakenMarks::keep_extension(*lane.ring_page, entry, seen.count, until_ns);
 }
 
 // What has a verdict that could not be carried out yet has not timed out: the sweep comes back to it.
@@ -78,12 +88,14 @@ bool Exchange::time_out(Lane& lane, std::uint64_t entry, std::uint64_t now_ns) {
 void Exchange::expire(Lane& lane, std::uint64_t now_ns) {
   Queue& queue = *lane.queue;
   if (!lane.has_member() || queue.at_most_once()) return;
+  const std::uint64_t served_ns = served_at(now_ns);
+  const std::uint64_t timed_out_before = lane.timed_out_below;
   std::uint64_t moves = 0;
   for (auto at = lane.extended.begin(); at != lane.extended.end();) {
     const std::uint64_t entry = at->first;
     const bool open = entry - lane.floor_entry < lane.entries - lane.floor_entry && lane.state_of(entry) == 0;
     // Until its mark has expired, an extended delivery has the time of all others.
-    const bool due = now_ns >= at->second.deadline_ns && static_cast<std::int64_t>(lane.timed_out_below - entry) > 0;
+    const bool due = served_ns >= at->second.deadline_ns && static_cast<std::int64_t>(lane.timed_out_below - entry) > 0;
     const bool kept = open && (!due || moves >= moves_per_sweep || !time_out(lane, entry, now_ns));
     if (open && !kept) ++moves;
     at = kept ? std::next(at) : lane.extended.erase(at);
@@ -93,35 +105,55 @@ void Exchange::expire(Lane& lane, std::uint64_t now_ns) {
     lane.timed_out_below = lane.marks.front().taken;  // all settled: nothing can time out
     lane.marks.pop_front();
   }
-  while (!lane.marks.empty() && now_ns - lane.marks.front().time_ns >= timeout_ns &&
-         now_ns >= lane.marks.front().time_ns) {
+  bool more = false;
+  while (!more && !lane.marks.empty() && served_ns - lane.marks.front().time_ns >= timeout_ns) {
     const std::uint64_t taken = lane.marks.front().taken;
     std::uint64_t entry = lane.timed_out_below;
     if (lane.floor_entry - entry <= lane.taken - entry) entry = lane.floor_entry;
-    for (; static_cast<std::int64_t>(taken - entry) > 0; ++entry) {
+    for (; !more && static_cast<std::int64_t>(taken - entry) > 0; ++entry) {
       if (lane.state_of(entry) != 0 || lane.extended.contains(entry) || lane.is_returned(entry)) continue;
-      if (moves++ >= moves_per_sweep) {
-        lane.timed_out_below = entry;
-        return;
-      }
+      more = moves++ >= moves_per_sweep;
+      if (more) break;
       // Where dead letters have no room it is tried again each tick, and holds up no other.
-      if (!time_out(lane, entry, now_ns)) lane.extended[entry] = {0, now_ns};
+      if (!time_out(lane, entry, now_ns)) lane.extended[entry] = {0, served_ns};
     }
-    lane.timed_out_below = taken;
-    lane.marks.pop_front();
+    lane.timed_out_below = entry;
+    if (!more) lane.marks.pop_front();
   }
+  if (lane.timed_out_below != timed_out_before) {
+    // relaxed: X's own word; what its successor finds below it, and not settled, it looks at again
+    lane.ring_page->timed_out_below.store(lane.timed_out_below, std::memory_order_relaxed);
+  }
+  if (more) return;
   const bool moved = lane.marks.empty() ? lane.taken != lane.timed_out_below : lane.taken != lane.marks.back().taken;
-  if (moved) lane.marks.push_back({now_ns, lane.taken});
+  if (moved) lane.marks.note(*lane.ring_page, {served_ns, lane.taken}, timeout_ns, lane.timed_out_below);
 }
 
-// X was stopped, or the machine slept: members could not be heard, so their time did not pass (F17).
-void Exchange::shift_deadlines(std::uint64_t excess_ns) {
-  for (Queue* queue : active_) {
-    queue->each_lane([excess_ns](Lane& lane) {
-      for (TakenMark& mark : lane.marks) mark.time_ns += excess_ns;
-      for (auto& [entry, extension] : lane.extended) extension.deadline_ns += excess_ns;
-    });
+// What an earlier exchange knew of the deliveries that a member has taken.
+void Exchange::adopt_marks(Lane& lane, std::uint64_t served_ns) {
+  const shm::MemberRing& page = *lane.ring_page;
+  // relaxed, to the end: X's own words
+  const std::uint64_t below = page.timed_out_below.load(std::memory_order_relaxed);
+  lane.timed_out_below = below - lane.floor_entry <= lane.taken - lane.floor_entry ? below : lane.floor_entry;
+  lane.marks.adopt(page, lane.taken, lane.timed_out_below, served_ns);
+  lane.idle_taken = page.idle_taken.load(std::memory_order_relaxed);
+  lane.idle_since_ns = std::min(page.idle_since_ns.load(std::memory_order_relaxed), served_ns);
+  // Their time is over, but for extensions, which the sweep finds; there was no room for where they have to go.
+  for (std::uint64_t entry = lane.floor_entry; entry != lane.timed_out_below; ++entry) {
+    if (lane.state_of(entry) != 0 || lane.acks.seen(entry).verdict == Verdict::extend) continue;
+    if (!lane.is_returned(entry)) lane.extended[entry] = {0, 0};
   }
+}
+
+std::uint64_t Exchange::served_at(std::uint64_t now_ns) const noexcept {
+  return served_ns_ + (now_ns_ == 0 ? 0 : std::min(now_ns - now_ns_, longest_gap_ns));
+}
+
+// A tick that is late, or the first one, does not count as a long one: X was stopped or away, or the machine slept.
+void Exchange::serve(std::uint64_t now_ns) {
+  served_ns_ = served_at(now_ns);
+  // relaxed: X's own word; before the marks that this tick makes, so that no mark is of the future
+  page_->served_ns.store(served_ns_, std::memory_order_relaxed);
 }
 
 void Exchange::sweep(Queue& queue, std::uint64_t now_ns) {
@@ -131,7 +163,7 @@ void Exchange::sweep(Queue& queue, std::uint64_t now_ns) {
     sweep_verdicts(lane, now_ns);
     expire(lane, now_ns);
   });
-  if (queue.options.group) revoke_idle(queue, now_ns);
+  if (queue.options.group) revoke_idle(queue, served_at(now_ns));
   release_due(queue, now_ns);
   queue.each_lane([&](Lane& lane) { settle(lane); });
 }

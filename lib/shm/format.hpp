@@ -118,7 +118,8 @@ struct ExchangeSegment {
   Word64 next_file;       // last number given to a subscription or incarnation
   std::array<std::uint8_t, 16> padding0;
   alignas(64) Word64 tick_ns;  // CLOCK_MONOTONIC of X's last tick: a stale one means stalled
-  std::array<std::uint8_t, 56> padding1;
+  Word64 served_ns;            // how long X has been there, all its lives together: what ack timeouts are told by
+  std::array<std::uint8_t, 48> padding1;
   alignas(64) std::array<std::array<Intent, 2>, max_shards> intents;
   std::array<std::uint8_t, 3328> padding2;
   std::array<PublisherEntry, max_publishers> publishers;
@@ -278,6 +279,20 @@ struct RingBlock {
   std::array<std::uint8_t, 48> padding;
 };
 
+/// "Everything below entry `taken` was taken before `time_ns`", of ExchangeSegment::served_ns.
+struct TakenMark {
+  Word64 time_ns;
+  Word64 taken;
+};
+inline constexpr std::size_t taken_marks = 128;
+
+/// When the extension of an entry ends.
+struct ExtensionMark {
+  Word64 entry;        // entry number + 1; 0: none
+  Word64 deadline_ns;  // of ExchangeSegment::served_ns; the lowest four bits are the count of its ack word instead
+};
+inline constexpr std::size_t extension_marks = 64;  // an entry's is in slot `entry` modulo this
+
 /// Ring of one member, with X's state of every entry that is not yet below the floor.
 struct MemberRing {
   SegmentHeader header;
@@ -299,7 +314,15 @@ struct MemberRing {
   Word64 version;
   std::array<std::uint8_t, 24> padding4;
   std::array<RingBlock, 2> blocks;
-  std::array<std::uint8_t, 3392> padding5;
+  // The watchdog's notes, for the X that comes after this one.
+  Word64 idle_taken;       // `taken` has had this value …
+  Word64 idle_since_ns;    // … since then, of ExchangeSegment::served_ns; 0: not known
+  Word64 timed_out_below;  // entries below were looked at for a time-out
+  Word64 marks_end;        // marks made so far: mark n is in slot n modulo taken_marks, the oldest slot is not valid
+  std::array<std::uint8_t, 32> padding5;
+  std::array<TakenMark, taken_marks> marks;
+  std::array<ExtensionMark, extension_marks> extensions;
+  std::array<std::uint8_t, 256> padding6;
   // at page_bytes: `slots` state bytes (Word8), rounded up to pages; then `ring_bytes` of records
 };
 

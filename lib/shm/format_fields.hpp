@@ -77,7 +77,8 @@
   F(ExchangeSegment, next_file, 168, 8) \
   F(ExchangeSegment, padding0, 176, 16) \
   F(ExchangeSegment, tick_ns, 192, 8) \
-  F(ExchangeSegment, padding1, 200, 56) \
+  F(ExchangeSegment, served_ns, 200, 8) \
+  F(ExchangeSegment, padding1, 208, 48) \
   F(ExchangeSegment, intents, 256, 512) \
   F(ExchangeSegment, padding2, 768, 3328) \
   F(ExchangeSegment, publishers, 4096, 131072) \
@@ -179,6 +180,12 @@
   F(RingBlock, floor_position, 8, 8) \
   F(RingBlock, totals, 16, 64) \
   F(RingBlock, padding, 80, 48) \
+  S(TakenMark, 16) \
+  F(TakenMark, time_ns, 0, 8) \
+  F(TakenMark, taken, 8, 8) \
+  S(ExtensionMark, 16) \
+  F(ExtensionMark, entry, 0, 8) \
+  F(ExtensionMark, deadline_ns, 8, 8) \
   S(MemberRing, 4096) \
   F(MemberRing, header, 0, 128) \
   F(MemberRing, ring_bytes, 128, 8) \
@@ -199,7 +206,14 @@
   F(MemberRing, version, 416, 8) \
   F(MemberRing, padding4, 424, 24) \
   F(MemberRing, blocks, 448, 256) \
-  F(MemberRing, padding5, 704, 3392) \
+  F(MemberRing, idle_taken, 704, 8) \
+  F(MemberRing, idle_since_ns, 712, 8) \
+  F(MemberRing, timed_out_below, 720, 8) \
+  F(MemberRing, marks_end, 728, 8) \
+  F(MemberRing, padding5, 736, 32) \
+  F(MemberRing, marks, 768, 2048) \
+  F(MemberRing, extensions, 2816, 1024) \
+  F(MemberRing, padding6, 3840, 256) \
   S(AckPage, 4096) \
   F(AckPage, header, 0, 128) \
   F(AckPage, slots, 128, 8) \

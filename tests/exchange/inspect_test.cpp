@@ -44,7 +44,8 @@ Found find_all(const Queue& queue, std::uint64_t delivery, const InspectBounds& 
 control::Json explained(World& world, const std::string& name, std::uint64_t delivery) {
   const Queue& queue = *world.x->find_queue(name);
   const Found found = find_all(queue, delivery);
-  return found.where == Found::Where::nowhere ? explain_gone(queue) : explain(queue, found, world.now_ns);
+  return found.where == Found::Where::nowhere ? explain_gone(queue)
+                                              : explain(queue, found, world.now_ns, world.x->served_at(world.now_ns));
 }
 
 std::uint64_t unix_offset(const World& world) { return exchange::unix_now_ns() - world.now_ns; }

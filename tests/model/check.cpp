@@ -189,8 +189,10 @@ std::optional<std::uint64_t> Subscription::next_moment(std::uint64_t now_ns) con
   }
   for (const auto& [number, member] : members_) {
     for (const auto& [entry, take] : member.takes) {
-      if (take.open && take.mark_ns) consider(*take.mark_ns + static_cast<std::uint64_t>(options.ack_timeout.count()));
-      if (take.open && take.extensions_read != 0) consider(take.deadline_ns);
+      const std::uint64_t ahead_ns = now_ns - served_ns_;  // of the clock of what is taken, if the exchange goes on
+      const auto timeout_ns = static_cast<std::uint64_t>(options.ack_timeout.count());
+      if (take.open && take.mark_ns) consider(*take.mark_ns + timeout_ns + ahead_ns);
+      if (take.open && take.extensions_read != 0) consider(take.deadline_ns + ahead_ns);
     }
   }
   return next;

@@ -2,6 +2,12 @@
 
 namespace ackring::test::model {
 
+namespace {
+
+constexpr std::uint64_t longest_gap_ns = 20'000'000;
+
+}  // namespace
+
 void Driver::Hook::before_store(const void* /*where*/, std::size_t /*bytes*/) {
   if (stores_left != ~std::uint64_t{0} && stores_left-- == 0) {
     stores_left = ~std::uint64_t{0};
@@ -48,7 +54,6 @@ bool Driver::surely(const std::function<void()>& work) {
   const bool died = exchange(true, work);
   if (died) {
     exchange(false, work);
-    restart_models();
   }
   return died;
 }
@@ -59,6 +64,7 @@ exchange::Queue& Driver::queue_of(const Receiver& receiver) {
 
 void Driver::revive() {
   note("the exchange died");
+  first_tick_ = true;
   ++happened_["restarts"];
   while (true) {
     try {
@@ -76,10 +82,6 @@ void Driver::revive() {
   world_.run();
 }
 
-void Driver::restart_models() {
-  for (const auto& receiver : receivers_) receiver->model.restart();
-}
-
 void Driver::act(const std::function<void()>& work) {
   exchange(false, work);
   look_at_drops();
@@ -88,37 +90,43 @@ void Driver::act(const std::function<void()>& work) {
 void Driver::run_exchange() {
   const bool died = exchange(true, [this] { world_.run(); });
   look_at_drops();
-  if (!died) return;
-  restart_models();
-  tick(0);
+  if (died) tick(0);
 }
 
 void Driver::tick(std::uint64_t ns) {
   for (const auto& receiver : receivers_) look(*receiver);
   world_.now_ns += ns;
   const std::uint64_t ticked = epoch_ + 1;
+  const std::uint64_t served_ns =
+      served_ns_ + (first_tick_ ? 0 : std::min(world_.now_ns - last_tick_ns_, longest_gap_ns));
+  first_tick_ = false;
   const bool again = exchange(true, [this] { world_.x->tick(world_.now_ns); });
   if (again) {
     shm::Environment::hook = &hook_;
     world_.x->tick(world_.now_ns);
     world_.run();
     shm::Environment::hook = nullptr;
+    first_tick_ = false;
     look_at_routing();
     look_at_rings();
   }
+  const std::uint64_t told_ns = world_.x->page().served_ns.load(std::memory_order_relaxed);
+  // One that died in its tick may have died before it told.
+  if (told_ns != served_ns && !(again && told_ns == served_ns_)) {
+    throw Complaint("the clock of what is taken went wrong: " + std::to_string(told_ns) + " instead of " +
+                    std::to_string(served_ns));
+  }
+  served_ns_ = told_ns;
   look_at_ends();
   for (const auto& receiver : receivers_) {
-    receiver->model.tick(world_.now_ns, logs_of(receiver->model.options.name), ticked, again);
+    receiver->model.tick(world_.now_ns, served_ns_, logs_of(receiver->model.options.name), ticked);
   }
   last_tick_ns_ = world_.now_ns;
   look_at_drops();
   if (!again) {
     const bool died = exchange(true, [this] { world_.run(); });
     look_at_drops();
-    if (died) {
-      restart_models();
-      return tick(0);
-    }
+    if (died) return tick(0);
   }
   ++ticks_;
   check();

@@ -105,7 +105,6 @@ class Driver {
   // driver.cpp: the exchange
   bool exchange(bool may_die, const std::function<void()>& work);
   void revive();
-  void restart_models();
   void run_exchange();
   void tick(std::uint64_t ns);
   void act(const std::function<void()>& work);
@@ -167,6 +166,8 @@ class Driver {
   std::vector<std::string> notes_;
   std::uint64_t epoch_ = 0;
   std::uint64_t last_tick_ns_ = 0;
+  std::uint64_t served_ns_ = 0;  // for how long there has been an exchange, at the last tick
+  bool first_tick_ = true;       // the next one is the first of this exchange
   std::uint64_t names_ = 0;
   std::uint64_t ticks_ = 0;
   bool deaths_ = false;    // the exchange dies in the middle of things

@@ -7,7 +7,6 @@ namespace ackring::test::model {
 
 namespace {
 
-constexpr std::uint64_t longest_gap_ns = 20'000'000;
 constexpr std::size_t kept_causes = 16;
 constexpr std::uint64_t record_overhead = 48 + 48 + 32 + 16;  // more than any record has besides payload and causes
 
@@ -142,49 +141,31 @@ void Subscription::read_verdicts(std::uint64_t number, std::uint64_t from_ns, st
       through = fail({number, entry}, take, word == Word::nack ? nacked : rejected, from_ns, now_ns, logs, epoch);
     } else if (take.open && take.extensions != take.extensions_read) {
       take.extensions_read = take.extensions;
-      take.deadline_ns = now_ns + take.extension_ns;
+      take.deadline_ns = served_ns_ + take.extension_ns;
     }
     at = through ? member.takes.erase(at) : std::next(at);
   }
 }
 
 void Subscription::watch_time(std::uint64_t number, std::uint64_t now_ns, const Logs& logs, std::uint64_t epoch,
-                              bool again) {
+                              std::uint64_t served_ns) {
   const auto timeout_ns = static_cast<std::uint64_t>(options.ack_timeout.count());
   for (auto& [entry, take] : members_.at(number).takes) {
     if (!take.open || take.word != Word::none) continue;
-    const bool passed = take.mark_ns && now_ns - *take.mark_ns >= timeout_ns;
+    const bool passed = take.mark_ns && served_ns - *take.mark_ns >= timeout_ns;
     const bool extended = take.extensions_read != 0;
-    bool over = extended ? take.mark_passed && now_ns >= take.deadline_ns : passed;
+    const bool over = extended ? take.mark_passed && served_ns >= take.deadline_ns : passed;
     if (extended && passed) take.mark_passed = true;
-    if (over && again) {  // it may have been seen by the one that died
-      const Event& event = events_.at(take.id);
-      const auto waiting = logs.waiting.find(take.id);
-      over = (waiting != logs.waiting.end() && waiting->second.attempt == event.attempt) || logs.dead.contains(take.id);
-    }
     if (over && fail({number, entry}, take, timed_out, now_ns, now_ns, logs, epoch)) continue;
-    if (!take.mark_ns || again) take.mark_ns = now_ns;
-    if (again) {
-      take.mark_passed = false;
-      if (extended) take.deadline_ns = now_ns + take.extension_ns;
-    }
+    if (!take.mark_ns) take.mark_ns = served_ns;
   }
 }
 
-void Subscription::tick(std::uint64_t now_ns, const Logs& logs, std::uint64_t epoch, bool again) {
-  if (last_tick_ns_ != 0 && now_ns > last_tick_ns_ + longest_gap_ns) {
-    const std::uint64_t excess = now_ns - last_tick_ns_ - longest_gap_ns;
-    for (auto& [number, member] : members_) {
-      for (auto& [entry, take] : member.takes) {
-        if (take.mark_ns) *take.mark_ns += excess;
-        take.deadline_ns += excess;
-      }
-    }
-  }
-  last_tick_ns_ = now_ns;
+void Subscription::tick(std::uint64_t now_ns, std::uint64_t served_ns, const Logs& logs, std::uint64_t epoch) {
+  served_ns_ = served_ns;
   for (const auto& item : members_) {
     read_verdicts(item.first, now_ns, now_ns, logs, epoch);
-    watch_time(item.first, now_ns, logs, epoch, again);
+    watch_time(item.first, now_ns, logs, epoch, served_ns);
   }
   find_buried(logs, now_ns);
   compare_logs(logs, now_ns, epoch, true);
@@ -208,17 +189,6 @@ void Subscription::leave(std::uint64_t member, std::uint64_t last_tick_ns, std::
   std::erase_if(owners_, [member](const auto& owner) { return owner.second == member; });
   find_buried(logs, now_ns);
   compare_logs(logs, std::nullopt, epoch);
-}
-
-void Subscription::restart() {
-  last_tick_ns_ = 0;
-  for (auto& [number, member] : members_) {
-    for (auto& [entry, take] : member.takes) {
-      take.mark_ns.reset();
-      take.mark_passed = false;
-      take.extensions_read = 0;
-    }
-  }
 }
 
 bool Subscription::fail(Entry which, Take& take, Cause cause, std::uint64_t from_ns, std::uint64_t now_ns,

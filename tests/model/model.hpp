@@ -5,8 +5,9 @@
 // What it takes for granted, because documentation promises it:
 //  - verdicts are read by a tick, in the order of deliveries, before anything times out, and that before what is due goes
 //    back; a member's leaving reads them too;
-//  - the time of a delivery begins with the tick that first sees it taken, anew after a restart of the exchange; a gap of
-//    more than 20 ms between two ticks is nobody's time;
+//  - the time of a delivery begins with the tick that first sees it taken, and goes on only while there is an exchange: what
+//    lies between the last tick of one and the first of the next is nobody's time, nor is more than 20 ms between two ticks
+//    (the driver keeps this clock, and holds the exchange's to it);
 //  - a queue is first in, first out, whatever it consists of; but what was set aside by a pause comes back in the order
 //    of deliveries, and the members of a group share what is in order only at each of them, and only until some of it is
 //    taken back from a member;
@@ -138,14 +139,13 @@ class Subscription {
 
   // -- the exchange
 
-  /// `again`: the exchange died somewhere in this tick, and its successor did it once more.
-  void tick(std::uint64_t now_ns, const Logs& logs, std::uint64_t epoch, bool again);
+  /// `served_ns`: how long there has been an exchange.
+  void tick(std::uint64_t now_ns, std::uint64_t served_ns, const Logs& logs, std::uint64_t epoch);
   /// What is due may have gone back since the last tick.
   void look(const Logs& logs, std::uint64_t last_tick_ns, std::uint64_t epoch);
   /// The member left between the last tick and now.
   void leave(std::uint64_t member, std::uint64_t last_tick_ns, std::uint64_t now_ns, const Logs& logs,
              std::uint64_t epoch);
-  void restart();
   /// These were in the ring of a member that is gone, or were taken back from it: they come to another one out of turn.
   void move(const std::vector<Id>& ids);
   /// The exchange took back what a member had not taken, on its own account.
@@ -204,12 +204,12 @@ class Subscription {
     Word word = Word::none;
     std::optional<std::uint64_t> delay_ns;
     std::string reason;
-    std::optional<std::uint64_t> mark_ns;  // tick that first saw it taken
+    std::optional<std::uint64_t> mark_ns;  // served time of the tick that first saw it taken
     bool mark_passed = false;              // its time was over, but for an extension
     std::uint64_t extensions = 0;
     std::uint64_t extensions_read = 0;
     std::uint64_t extension_ns = 0;
-    std::uint64_t deadline_ns = 0;
+    std::uint64_t deadline_ns = 0;  // of an extension, in served time
   };
   struct Member {
     std::map<std::uint64_t, Take> takes;  // by entry
@@ -229,7 +229,8 @@ class Subscription {
   [[nodiscard]] static Word effective(const Member& member, std::uint64_t entry, const Take& take);
   void read_verdicts(std::uint64_t number, std::uint64_t from_ns, std::uint64_t now_ns, const Logs& logs,
                      std::uint64_t epoch);
-  void watch_time(std::uint64_t number, std::uint64_t now_ns, const Logs& logs, std::uint64_t epoch, bool again);
+  void watch_time(std::uint64_t number, std::uint64_t now_ns, const Logs& logs, std::uint64_t epoch,
+                  std::uint64_t served_ns);
   /// False: it was held, for want of room for dead letters.
   bool fail(Entry which, Take& take, Cause cause, std::uint64_t from_ns, std::uint64_t now_ns, const Logs& logs,
             std::uint64_t epoch);
@@ -265,7 +266,7 @@ class Subscription {
   std::map<std::string, std::uint64_t> owners_;      // of keys: members
   std::map<std::string, std::uint64_t> key_orders_;  // the last first delivery of a key
   std::uint64_t last_delivery_ = 0;                  // of the first deliveries
-  std::uint64_t last_tick_ns_ = 0;                   // of this exchange
+  std::uint64_t served_ns_ = 0;                      // at the last tick
   Counters counters_;
   // That must have been, for want of room, for want of time, for one of both.
   std::uint64_t dropped_ = 0;

@@ -89,7 +89,6 @@ void Driver::step() {
   if (choice < 38) return let_time_pass();
   if (choice < 40) {
     act([this] { revive(); });
-    restart_models();
     return tick(0);
   }
   if (choice < 43) return open_or_close(*senders_[below(senders_.size())]);
