@@ -45,6 +45,8 @@ void parse_event(std::string_view line, const Event& defaults, Event& event) {
       [[maybe_unused]] const auto parsed = nlohmann::json::parse(line);
     } catch (const nlohmann::json::parse_error& error) {
       why += " (at byte " + std::to_string(error.byte) + ")";
+    } catch (const nlohmann::json::out_of_range&) {
+      why = "a number in it is larger than a double can be";
     }
     throw std::invalid_argument(why + ": one object per line is expected");
   }
