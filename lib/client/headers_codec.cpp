@@ -4,7 +4,7 @@
 #include <utility>
 
 #include "lib/control/json_text.hpp"
-#include "lib/shm/environment.hpp"
+#include "lib/shm/memory.hpp"
 
 namespace ackring::client {
 

@@ -68,6 +68,7 @@ inline EventParts parts(const std::byte* record) noexcept {
 /// One read of a header that another process may be changing: what is validated is what is used (F26). Word by word, so
 /// that the copy can stay in registers.
 inline void read_once(const std::byte* record, RecordHeader& header) noexcept {
+  shm::Memory::reading(record, sizeof header);
   using SharedWord [[gnu::may_alias]] = const std::uint64_t;
   // relaxed: ordered by the acquire of the tail; atomic only so that the compiler reads it exactly once
   const auto word = [record](std::size_t offset) {
@@ -97,7 +98,7 @@ inline void write_header(std::byte* to, const RecordHeader& header, std::uint64_
                 offsetof(RecordHeader, topic) == 24 && offsetof(RecordHeader, payload_bytes) == 28 &&
                 offsetof(RecordHeader, headers_bytes) == 32 && offsetof(RecordHeader, key_bytes) == 36 &&
                 offsetof(RecordHeader, publisher) == 38 && offsetof(RecordHeader, delivery) == 40);
-  shm::Environment::before_store(to, sizeof header);
+  shm::Memory::writing(to, sizeof header);
   const auto put = [to](std::size_t offset, std::uint64_t word) { std::memcpy(to + offset, &word, sizeof word); };
   put(0, header.bytes | std::uint64_t{header.kind} << 32 | std::uint64_t{header.flags} << 48);
   put(8, header.sequence);

@@ -1,7 +1,6 @@
 #include "lib/ring/reject_reason.hpp"
 
 #include <array>
-#include <atomic>
 #include <cstring>
 
 #include "lib/shm/utf8.hpp"
@@ -43,7 +42,7 @@ std::uint32_t write_reason(shm::AckPage& page, shm::RejectReason* reasons, std::
       continue;
     }
     // release(ack.reason_reuse): whoever sees a word of the new text sees the claim, and throws its copy away.
-    std::atomic_thread_fence(std::memory_order_release);
+    shm::Memory::fence(std::memory_order_release);
     for (std::size_t i = 0; i < words.size(); ++i) {
       slot.text[i].store(words[i], std::memory_order_relaxed);  // relaxed: published by `entry`
     }
@@ -63,7 +62,7 @@ std::string read_reason(const shm::RejectReason* reasons, std::uint64_t entry, s
     words[i] = slot.text[i].load(std::memory_order_relaxed);  // relaxed: between the two looks at `entry`
   }
   // acquire(ack.reason_reuse): orders the copy before the second look; a torn copy is thrown away.
-  std::atomic_thread_fence(std::memory_order_acquire);
+  shm::Memory::fence(std::memory_order_acquire);
   if (slot.entry.load(std::memory_order_relaxed) != name) return {};  // relaxed: ordered by the fence above
   std::array<char, sizeof(Text)> text;
   std::memcpy(text.data(), words.data(), sizeof words);

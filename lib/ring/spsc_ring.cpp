@@ -22,6 +22,7 @@ std::byte* RingWriter::claim_behind_padding(std::uint64_t bytes, std::uint64_t i
 
 bool RingReader::skip_short_padding(const std::byte* record, std::uint64_t available) noexcept {
   Padding padding;
+  shm::Memory::reading(record, sizeof padding);
   std::memcpy(&padding, record, sizeof padding);
   asm volatile("" ::: "memory");  // read once (F26)
   const std::uint64_t rest = bytes_ - (position_ & (bytes_ - 1));

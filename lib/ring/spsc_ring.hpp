@@ -112,6 +112,7 @@ class RingReader {
       }
       const std::byte* record = data_ + (position_ & (bytes_ - 1));
       const auto* header = reinterpret_cast<const RecordHeader*>(record);
+      shm::Memory::reading(header, offsetof(RecordHeader, sequence));  // what padding has, too
       if (header->kind != static_cast<std::uint16_t>(RecordKind::padding)) [[likely]]
         return record;
       position_ += header->bytes;

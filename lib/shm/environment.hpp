@@ -1,4 +1,4 @@
-// The environment of the core: every shared store, load and copy, the clock and the crash points go through here.
+// The environment of the core: the crash points and the clock go through here, the memory itself through memory.hpp.
 //
 // In production each function is the plain instruction. With ACKRING_TEST_ENVIRONMENT the same sources are compiled a
 // second time (library `ackring-core-test`), and a test can stop the process model before the n-th shared store by
@@ -9,7 +9,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 
 namespace ackring::shm {
 
@@ -37,23 +36,5 @@ struct Environment {
   static std::uint64_t now_ns();
 };
 #endif
-
-/// Copies `bytes` into shared memory: one crash point, no ordering (the store that publishes it orders it).
-inline void shared_copy(void* to, const void* from, std::size_t bytes) {
-  Environment::before_store(to, bytes);
-  if (bytes - 16 <= 48) {  // 16 to 64: a few moves that may overlap cost less than a call
-    auto* target = static_cast<std::byte*>(to);
-    const auto* source = static_cast<const std::byte*>(from);
-    if (bytes > 32) {
-      std::memcpy(target, source, 32);
-      std::memcpy(target + bytes - 32, source + bytes - 32, 32);
-    } else {
-      std::memcpy(target, source, 16);
-      std::memcpy(target + bytes - 16, source + bytes - 16, 16);
-    }
-    return;
-  }
-  std::memcpy(to, from, bytes);
-}
 
 }  // namespace ackring::shm

@@ -6,11 +6,11 @@
 // of one slow call on the side that has time. Parks are bounded all the same.
 #pragma once
 
-#include <atomic>
 #include <cstdint>
 #include <utility>
 
 #include "lib/shm/descriptor.hpp"
+#include "lib/shm/memory.hpp"
 
 namespace ackring::shm {
 
@@ -22,10 +22,10 @@ void barrier_for_parker() noexcept;
 /// the bus has no membarrier.
 inline void fence_for_waker(bool fence_required) noexcept {
   if (fence_required) {
-    std::atomic_thread_fence(std::memory_order_seq_cst);  // seq_cst(park.fallback) both sides fence without membarrier
+    Memory::fence(std::memory_order_seq_cst);  // seq_cst(park.fallback) both sides fence without membarrier
   } else {
-    std::atomic_signal_fence(
-        std::memory_order_seq_cst);  // seq_cst(park.compiler) order only; the parker's barrier orders
+    // seq_cst(park.compiler) order only; the parker's barrier orders
+    Memory::compiler_fence(std::memory_order_seq_cst);
   }
 }
 

@@ -7,9 +7,7 @@
 #pragma once
 
 #include <array>
-#include <atomic>
 #include <cstdint>
-#include <cstring>
 
 #include "lib/shm/word.hpp"
 
@@ -19,7 +17,7 @@ template <class Block>
 void write_block(Word<std::uint64_t>& version, std::array<Block, 2>& copies, const Block& block) {
   const std::uint64_t next = version.load(std::memory_order_relaxed) + 1;  // relaxed: this thread is the only writer
   // release(block.reuse): whoever sees a byte of the new block sees the version before it, and throws the copy away.
-  std::atomic_thread_fence(std::memory_order_release);
+  Memory::fence(std::memory_order_release);
   shared_copy(&copies[next & 1], &block, sizeof(Block));
   version.store(next, std::memory_order_release);  // release(block.version): the copy that counts from now on
 }
@@ -30,9 +28,9 @@ Block read_block(const Word<std::uint64_t>& version, const std::array<Block, 2>&
   Block block;
   while (true) {
     const std::uint64_t seen = version.load(std::memory_order_acquire);  // acquire(block.version): the copy that counts
-    std::memcpy(&block, &copies[seen & 1], sizeof(Block));
+    Memory::copy_changing(&block, &copies[seen & 1], sizeof(Block));
     // acquire(block.reuse): orders the copy before the second look; a torn copy is thrown away.
-    std::atomic_thread_fence(std::memory_order_acquire);
+    Memory::fence(std::memory_order_acquire);
     if (version.load(std::memory_order_relaxed) == seen) return block;  // relaxed: ordered by the fence above
   }
 }

@@ -8,7 +8,7 @@
 #include <cstdint>
 #include <type_traits>
 
-#include "lib/shm/environment.hpp"
+#include "lib/shm/memory.hpp"
 
 namespace ackring::shm {
 
@@ -20,32 +20,31 @@ class Word {
  public:
   Word() = default;
 
-  [[nodiscard]] T load(std::memory_order order) const noexcept { return value_.load(order); }
+  [[nodiscard]] T load(std::memory_order order) const noexcept { return Memory::load(value_, order); }
 
   void store(T value, std::memory_order order) {
     Environment::before_store(this, sizeof(T));
-    value_.store(value, order);
+    Memory::store(value_, value, order);
   }
 
   /// For words that several threads of one process write (acks): raises the word to `value` if it is below it.
   void raise(T value, std::memory_order order) {
     Environment::before_store(this, sizeof(T));
-    T seen = value_.load(std::memory_order_relaxed);  // stale is safe: the exchange below compares again
+    T seen = Memory::load(value_, std::memory_order_relaxed);  // stale is safe: the exchange below compares again
     while (static_cast<std::make_signed_t<T>>(value - seen) > 0 &&
-           !value_.compare_exchange_weak(seen, value, order, std::memory_order_relaxed)) {
+           !Memory::exchange_if<true>(value_, seen, value, order)) {
     }
   }
 
   /// The value before. For words that several threads of one process write.
   T fetch_add(T value, std::memory_order order) {
     Environment::before_store(this, sizeof(T));
-    return value_.fetch_add(value, order);
+    return Memory::fetch_add(value_, value, order);
   }
 
   bool compare_exchange(T expected, T desired, std::memory_order order) {
     Environment::before_store(this, sizeof(T));
-    // relaxed: of a failure the caller learns only that it failed.
-    return value_.compare_exchange_strong(expected, desired, order, std::memory_order_relaxed);
+    return Memory::exchange_if<false>(value_, expected, desired, order);
   }
 
  private:
