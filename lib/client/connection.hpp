@@ -130,6 +130,7 @@ class Connection {
   std::uint64_t client_ = 0;  // the keeper's, as what follows
   shm::UniqueFd lock_;
   shm::UniqueFd alarm_;  // eventfd
+  HostForkGuard host_guard_;
   std::unique_ptr<exchange::Host> host_;
   std::thread host_thread_;
   std::thread keeper_;

@@ -1,14 +1,20 @@
 // What a fork does to a client (F8): the child must neither keep the parent's kernel lock and sockets alive nor touch
 // its shared memory. Every connection and endpoint owns one ForkGuard; in the child of a fork each guard is marked gone
-// and the descriptors it tracks are replaced by /dev/null, so that their numbers stay taken and harmless.
+// and the descriptors it tracks are replaced by /dev/null, so that their numbers stay taken and harmless. A client that hosts
+// the exchange has a HostForkGuard as well: the child has neither the lock of the bus nor the connections of its clients, so
+// that they see the death of the parent, and one of them can take over.
 //
 // Thread rules: any thread. Descriptors are tracked, and received, while hold() is held: no fork happens meanwhile.
 #pragma once
+
+#include <sys/socket.h>
+#include <sys/un.h>
 
 #include <array>
 #include <cstddef>
 #include <cstdint>
 #include <mutex>
+#include <span>
 
 #include "lib/shm/format.hpp"
 
@@ -56,6 +62,30 @@ class ForkGuard {
   std::array<int, 4> descriptors_{-1, -1, -1, -1};
   ForkGuard* next_ = nullptr;
   ForkGuard* previous_ = nullptr;
+};
+
+/// Of an exchange on a thread of this process. What a child keeps of it (its ends of doorbells, descriptors of lock files
+/// that it does not lock) holds nobody up, and goes with an exec.
+class HostForkGuard {
+ public:
+  HostForkGuard();
+  ~HostForkGuard();
+  HostForkGuard(const HostForkGuard&) = delete;
+  HostForkGuard& operator=(const HostForkGuard&) = delete;
+
+  /// These go in the child, and so does every socket that has the address of `listener` (or -1), as all have which came
+  /// out of it: the exchange's thread takes connections without holding anything.
+  void track(const ForkGuard::Hold& held, std::span<const int> descriptors, int listener) noexcept;
+  /// Before the exchange closes them.
+  void forget(const ForkGuard::Hold& held) noexcept;
+
+ private:
+  friend struct ForkRegistry;
+  std::array<int, 4> descriptors_{-1, -1, -1, -1};
+  sockaddr_un address_{};
+  socklen_t address_bytes_ = 0;  // 0: there is none
+  HostForkGuard* next_ = nullptr;
+  HostForkGuard* previous_ = nullptr;
 };
 
 /// Deleter of shared handles: what belongs to the parent of a fork is left alone, since its threads and mappings are

@@ -341,7 +341,11 @@ void Connection::start_host() {
   }
   exchange::HostOptions options;
   options.listen = !socket_path_.empty();
+  // A child of a fork must not have its lock, so no fork happens until the guard knows it; a large bus takes a while.
+  ForkGuard::Hold no_fork = ForkGuard::hold();
   auto host = std::make_unique<exchange::Host>(std::move(directory), name_, options);
+  host_guard_.track(no_fork, host->descriptors(), host->listener());
+  no_fork.unlock();
   host_ended_.store(0, std::memory_order_relaxed);  // relaxed: the thread that will set it is not there yet
   host_thread_ = start_thread("ackring-x", [this, serving = host.get()] {
     try {
@@ -360,6 +364,8 @@ void Connection::collect_host() noexcept {
   if (!host_) return;
   host_->stop();
   if (host_thread_.joinable()) host_thread_.join();
+  const ForkGuard::Hold no_fork = ForkGuard::hold();
+  host_guard_.forget(no_fork);
   host_.reset();
 }
 

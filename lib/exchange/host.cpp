@@ -109,6 +109,12 @@ Host::Host(std::shared_ptr<shm::Directory> directory, std::string bus, HostOptio
 
 Host::~Host() = default;
 
+std::array<int, 3> Host::descriptors() const noexcept {
+  return {state_->lock.get(), state_->epoll.get(), state_->stop_event.get()};
+}
+
+int Host::listener() const noexcept { return state_->listener.fd(); }
+
 void Host::stop() noexcept {
   state_->stopping.store(1, std::memory_order_relaxed);  // relaxed: the event below wakes the loop, which looks again
   const std::uint64_t one = 1;

@@ -3,6 +3,7 @@
 // of a client.
 #pragma once
 
+#include <array>
 #include <memory>
 #include <string>
 
@@ -35,6 +36,11 @@ class Host {
   void stop() noexcept;
   /// A connection without a name, served like any other. Any thread.
   [[nodiscard]] control::Socket connect();
+
+  /// What a child of a fork must not keep: the lock, and what run() waits with. They stay the same until destruction.
+  [[nodiscard]] std::array<int, 3> descriptors() const noexcept;
+  /// The socket that it listens on, or -1. Before run() ends.
+  [[nodiscard]] int listener() const noexcept;
 
  private:
   struct State;

@@ -119,7 +119,7 @@ void Driver::tick(std::uint64_t ns) {
   served_ns_ = told_ns;
   look_at_ends();
   for (const auto& receiver : receivers_) {
-    receiver->model.tick(world_.now_ns, served_ns_, logs_of(receiver->model.options.name), ticked);
+    receiver->model.tick(world_.now_ns, served_ns_, logs_of(receiver->model.options.name), ticked, again);
   }
   last_tick_ns_ = world_.now_ns;
   look_at_drops();

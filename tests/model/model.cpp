@@ -148,12 +148,19 @@ void Subscription::read_verdicts(std::uint64_t number, std::uint64_t from_ns, st
 }
 
 void Subscription::watch_time(std::uint64_t number, std::uint64_t now_ns, const Logs& logs, std::uint64_t epoch,
-                              std::uint64_t served_ns) {
+                              std::uint64_t served_ns, bool again) {
   const auto timeout_ns = static_cast<std::uint64_t>(options.ack_timeout.count());
   for (auto& [entry, take] : members_.at(number).takes) {
     if (!take.open || take.word != Word::none) continue;
     const bool passed = take.mark_ns && served_ns - *take.mark_ns >= timeout_ns;
     const bool extended = take.extensions_read != 0;
+    if (extended && passed && again &&
+        !take.mark_passed) {  // the mark may have passed with the one that died, the extension with its successor
+      const Event& event = events_.at(take.id);
+      const auto waiting = logs.waiting.find(take.id);
+      take.mark_passed =
+          (waiting != logs.waiting.end() && waiting->second.attempt == event.attempt) || logs.dead.contains(take.id);
+    }
     const bool over = extended ? take.mark_passed && served_ns >= take.deadline_ns : passed;
     if (extended && passed) take.mark_passed = true;
     if (over && fail({number, entry}, take, timed_out, now_ns, now_ns, logs, epoch)) continue;
@@ -161,11 +168,12 @@ void Subscription::watch_time(std::uint64_t number, std::uint64_t now_ns, const 
   }
 }
 
-void Subscription::tick(std::uint64_t now_ns, std::uint64_t served_ns, const Logs& logs, std::uint64_t epoch) {
+void Subscription::tick(std::uint64_t now_ns, std::uint64_t served_ns, const Logs& logs, std::uint64_t epoch,
+                        bool again) {
   served_ns_ = served_ns;
   for (const auto& item : members_) {
     read_verdicts(item.first, now_ns, now_ns, logs, epoch);
-    watch_time(item.first, now_ns, logs, epoch, served_ns);
+    watch_time(item.first, now_ns, logs, epoch, served_ns, again);
   }
   find_buried(logs, now_ns);
   compare_logs(logs, now_ns, epoch, true);

@@ -139,8 +139,9 @@ class Subscription {
 
   // -- the exchange
 
-  /// `served_ns`: how long there has been an exchange.
-  void tick(std::uint64_t now_ns, std::uint64_t served_ns, const Logs& logs, std::uint64_t epoch);
+  /// `served_ns`: how long there has been an exchange. `again`: it died somewhere in this tick, and its successor did it
+  /// once more.
+  void tick(std::uint64_t now_ns, std::uint64_t served_ns, const Logs& logs, std::uint64_t epoch, bool again);
   /// What is due may have gone back since the last tick.
   void look(const Logs& logs, std::uint64_t last_tick_ns, std::uint64_t epoch);
   /// The member left between the last tick and now.
@@ -230,7 +231,7 @@ class Subscription {
   void read_verdicts(std::uint64_t number, std::uint64_t from_ns, std::uint64_t now_ns, const Logs& logs,
                      std::uint64_t epoch);
   void watch_time(std::uint64_t number, std::uint64_t now_ns, const Logs& logs, std::uint64_t epoch,
-                  std::uint64_t served_ns);
+                  std::uint64_t served_ns, bool again);
   /// False: it was held, for want of room for dead letters.
   bool fail(Entry which, Take& take, Cause cause, std::uint64_t from_ns, std::uint64_t now_ns, const Logs& logs,
             std::uint64_t epoch);
