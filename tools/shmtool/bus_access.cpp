@@ -41,6 +41,9 @@ namespace {
                                     ": start ackring-exchange --bus " + globals.bus + ", or see shmtool ls");
 }
 
+// Looks at a bus whose files come and go under the look.
+constexpr int most_looks = 100;
+
 // "running" where the exchange is to be asked: it is alive, or nobody but it can tell.
 std::string state_of(const Globals& globals) {
   try {
@@ -57,14 +60,22 @@ nlohmann::json stat_document(const Globals& globals) {
   const std::string path = globals.directory + "/" + globals.bus;
   std::optional<Error> unreadable;
   bool serving = false;
-  try {
-    const shm::FileDirectory directory(path, false);
-    nlohmann::json document = exchange::stat_document(directory, globals.bus);
-    serving = document.at("exchange").at("state") == "running";
-    if (!serving) return document;
-  } catch (const Error& error) {
-    // Other users may not read the files, only ask at the socket.
-    unreadable.emplace(error);
+  for (int looks = 0; looks < most_looks; ++looks) {
+    std::optional<shm::FileDirectory> directory;
+    try {
+      directory.emplace(path, false);
+      nlohmann::json document = exchange::stat_document(*directory, globals.bus);
+      serving = document.at("exchange").at("state") == "running";
+      if (!serving) return document;
+      unreadable.reset();
+      break;
+    } catch (const Error& error) {
+      // Other users may not read the files, only ask at the socket.
+      unreadable.emplace(error);
+      // A bus that is there, but for a file that went between the look for it and the look into it: an exchange has
+      // begun to serve it meanwhile. It is the next look that counts.
+      if (error.code() != ErrorCode::not_found || !directory) break;
+    }
   }
   try {
     return nlohmann::json::parse(open_bus(globals, std::chrono::seconds(2)).stat_json());
