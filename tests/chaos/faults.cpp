@@ -131,14 +131,16 @@ void Storm::free_room() {
 void Storm::take_descriptors() {
   if (!exchange_ || exchange_killed_) return;
   const pid_t pid = exchange_->pid();
+  if (pid == without_descriptors_) return;
   rlimit before{};
-  const rlimit none{16, 0};
   if (::prlimit(pid, RLIMIT_NOFILE, nullptr, &before) != 0) return;
-  const rlimit few{none.rlim_cur, before.rlim_max};
+  const rlimit few{16, before.rlim_max};  // it has more already: each new one is refused
   if (::prlimit(pid, RLIMIT_NOFILE, &few, nullptr) != 0) return;
   ++tally_.descriptors;
+  without_descriptors_ = pid;
   at(now_ns() + static_cast<std::int64_t>(5 + up_to(200)) * ms, [this, pid, before] {
     if (exchange_ && exchange_->pid() == pid) ::prlimit(pid, RLIMIT_NOFILE, &before, nullptr);
+    without_descriptors_ = -1;
   });
 }
 

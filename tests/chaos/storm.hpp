@@ -110,6 +110,7 @@ class Storm {
   std::multimap<std::int64_t, std::function<void()>> timeline_;
   Kind kind_ = Kind::all;
   bool room_was_short_ = false;
+  pid_t without_descriptors_ = -1;  // the exchange that is out of them for a while
   int ballast_ = -1;
   std::int64_t ballast_freed_ns_ = 0;
 };
