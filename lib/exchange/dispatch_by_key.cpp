@@ -35,8 +35,9 @@ Lane* Exchange::member_for(Queue& queue, const shm::RecordHeader& record, std::u
   shm::Word16& owner = queue.state->slot_owners[*slot];
   const std::uint16_t number = owner.load(std::memory_order_relaxed);  // relaxed: X's own word
   Lane* lane = number != 0 ? queue.find_member(number) : nullptr;
-  if (lane != nullptr && lane->has_member() && !lane->leaving) {
-    return lane->has_credit() && lane->ring.fits(bytes) ? lane : nullptr;
+  if (lane != nullptr && lane->has_member()) {
+    // What lies untaken in the ring of one that is leaving goes before what comes now: the slot waits until it has left.
+    return !lane->leaving && lane->has_credit() && lane->ring.fits(bytes) ? lane : nullptr;
   }
   lane = member_with_room(queue, bytes);
   if (lane != nullptr) owner.store(lane->number, std::memory_order_relaxed);  // relaxed: X's own word

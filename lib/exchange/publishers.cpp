@@ -37,7 +37,7 @@ PublisherGrant Exchange::open_publisher(std::uint64_t client, const std::string&
     const auto state = static_cast<shm::PublisherState>(page_->publishers[slot].state.load(std::memory_order_relaxed));
     const bool anonymous = state == shm::PublisherState::anonymous;
     const bool unused = ingress->ring_page == nullptr || (ingress->closing && !ingress->reader.readable());
-    if (name.empty() ? anonymous && unused : ingress->name == name) {
+    if (name.empty() ? anonymous && unused : !anonymous && ingress->name == name) {
       found = ingress;
       break;
     }
@@ -65,7 +65,8 @@ PublisherGrant Exchange::open_publisher(std::uint64_t client, const std::string&
     }
     auto fresh = std::make_unique<Ingress>();
     fresh->slot = static_cast<std::uint16_t>(free_slot);
-    fresh->name = name.empty() ? "p" + std::to_string(free_slot) : name;
+    // No name that a user can give: who took such a slot by its name would go on with the numbers of others.
+    fresh->name = name.empty() ? "@" + std::to_string(free_slot) : name;
     shm::PublisherEntry& entry = page_->publishers[free_slot];
     std::array<char, shm::name_bytes> text{};
     fresh->name.copy(text.data(), text.size() - 1);

@@ -40,8 +40,16 @@ Service::Service(shm::Directory& directory, Exchange& exchange, std::string bus,
   for (const std::string& name : exchange.client_files()) {
     const std::uint64_t id = std::strtoull(name.c_str() + 7, nullptr, 10);
     if (away_.contains(id) || !directory.exists(name)) continue;
-    const shm::UniqueFd fd = directory.open(name, true);
-    if (!shm::is_locked(fd.get())) directory.remove(name);
+    shm::UniqueFd fd = directory.open(name, true);
+    if (!shm::is_locked(fd.get())) {
+      directory.remove(name);
+      continue;
+    }
+    // It holds nothing yet, or no more. It lives all the same, and its file has to go when it ends.
+    auto client = std::make_unique<Client>();
+    client->id = id;
+    client->lock_file = std::move(fd);
+    away_[id] = std::move(client);
   }
   look_for_deaths();
 }

@@ -3,12 +3,30 @@
 #include <map>
 #include <set>
 
+#include "ackring/error.hpp"
 #include "tests/exchange/group_world.hpp"
 
 using namespace ackring;
 using namespace ackring::test;
 
 namespace {
+
+// A directory that has no room for a retry log.
+struct Full final : shm::Directory {
+  explicit Full(shm::MemoryDirectory& of) : memory(of) {}
+  shm::UniqueFd create(const std::string& name) override {
+    if (full && name.find(".retry.") != std::string::npos) throw Error(ErrorCode::no_space, name, "it is full");
+    return memory.create(name);
+  }
+  shm::UniqueFd open(const std::string& name, bool writable) const override { return memory.open(name, writable); }
+  void rename(const std::string& from, const std::string& to) override { memory.rename(from, to); }
+  void remove(const std::string& name) noexcept override { memory.remove(name); }
+  bool exists(const std::string& name) const override { return memory.exists(name); }
+  std::vector<std::string> list(std::string_view prefix) const override { return memory.list(prefix); }
+  std::string path(std::string_view name) const override { return memory.path(name); }
+  shm::MemoryDirectory& memory;
+  bool full = false;
+};
 
 void publish_keys(World& world, CorePublisher& publisher, int events, int keys) {
   for (int i = 0; i < events; ++i) publisher.add("a", std::to_string(i), "k" + std::to_string(i % keys));
@@ -201,4 +219,42 @@ TEST_CASE("ordered by key: a requeued dead letter and what a dead member had not
   }
   std::sort(got.begin(), got.end());
   CHECK(got == std::vector<std::uint64_t>{1, 2, 3});
+}
+
+TEST_CASE("by key: the keys of a dead member wait while what it held has no room to come back") {
+  World world;
+  Full directory(*world.directory);
+  world.x = std::make_unique<exchange::Exchange>(directory);
+  SubscriptionOptions options = group(64);
+  options.ordered_by_key = true;
+  auto dying = world.member("k", {"#"}, options);
+  auto other = world.member("k", {"#"}, options);
+  auto publisher = world.publisher();
+  publish_keys(world, publisher, 20, 10);
+  Seen taken;
+  REQUIRE(dying.take(taken));
+  directory.full = true;
+  world.x->detach_member(lane_of(world, dying));
+  REQUIRE(lane_of(world, dying).leaving);
+  std::map<std::string, std::uint64_t> last;
+  std::uint64_t acked = 0;
+  const auto consume = [&] {
+    for (const Seen& seen : take_all(other)) {
+      if (seen.delivery != taken.delivery) {
+        CHECK(seen.delivery > last[seen.key]);
+        last[seen.key] = seen.delivery;
+      }
+      other.verdict(seen.entry, ring::Verdict::ack);
+      ++acked;
+    }
+    world.tick();
+  };
+  publish_keys(world, publisher, 20, 10);
+  for (int i = 0; i < 5; ++i) consume();
+  CHECK(acked < 40);
+  directory.full = false;
+  for (int i = 0; i < 10; ++i) consume();
+  CHECK(acked == 40);
+  CHECK(row_of(world.stat(), "k")["acked"] == 40);
+  world.x.reset();  // before its directory
 }

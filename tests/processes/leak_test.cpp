@@ -148,3 +148,42 @@ TEST_CASE("clients that come and go, or are killed, leave no descriptor, no file
                 << quiet.files.size() << " files and " << quiet.bytes << " bytes, before and after");
   CHECK(exchange.stop() == 0);
 }
+
+TEST_CASE("a client that held nothing when the exchange was restarted leaves no file when it ends") {
+  const TemporaryDirectory temporary("leak");
+  auto exchange = std::make_unique<ExchangeProcess>(temporary.path());
+  const auto start = [&] {
+    Child child = Child::start("guest", [&](Channel& channel) {
+      const Bus bus = open_bus(temporary.path());
+      channel.send({{"there", true}});
+      while (!channel.receive(1ms)) {
+        if (bus.connected()) continue;
+        channel.send({{"alone", true}});
+        while (!bus.connected()) ::poll(nullptr, 0, 1);
+        channel.send({{"back", true}});
+      }
+    });
+    child.channel().expect(patience, "the guest");
+    return child;
+  };
+  const auto locks = [&] {
+    std::size_t count = 0;
+    for (const std::string& file : look(temporary.path(), exchange->pid()).files) {
+      count += file.starts_with("client.") ? 1 : 0;
+    }
+    return count;
+  };
+  Child lasting = start();
+  Child stopped = start();  // does not come back to the next exchange before it is killed
+  ::kill(stopped.pid(), SIGSTOP);
+  exchange->kill();
+  lasting.channel().expect(patience, "that the exchange is away");
+  exchange = std::make_unique<ExchangeProcess>(temporary.path());
+  lasting.channel().expect(patience, "that it is back");
+  CHECK(locks() == 2);
+  ::kill(stopped.pid(), SIGKILL);
+  ::kill(lasting.pid(), SIGKILL);
+  stopped.wait(patience);
+  lasting.wait(patience);
+  CHECK(eventually([&] { return locks() == 0; }, 10s));
+}

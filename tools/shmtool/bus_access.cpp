@@ -1,11 +1,14 @@
 // How commands get at a bus: through its exchange, or, where that is dead or stalled, from shared memory alone.
 #include <algorithm>
+#include <cstdlib>
 #include <optional>
+#include <thread>
 
 #include "lib/client/dead_letter_text.hpp"
 #include "lib/exchange/dead_letter_files.hpp"
 #include "lib/exchange/host.hpp"
 #include "lib/exchange/snapshot.hpp"
+#include "lib/shm/segment.hpp"
 #include "tools/common/program.hpp"
 #include "tools/shmtool/commands.hpp"
 
@@ -41,6 +44,33 @@ namespace {
                                     ": start ackring-exchange --bus " + globals.bus + ", or see shmtool ls");
 }
 
+// Looks at a bus whose exchange comes and goes under the look, a millisecond apart.
+constexpr int most_looks = 1'000;
+
+// What changes when an exchange has begun to serve, or goes on after it stood still. Files that were read between two
+// equal ones are of one moment.
+struct Sign {
+  std::string owner;
+  std::uint64_t generation = 0;
+  std::uint64_t tick_ns = 0;
+  bool starting = false;  // an exchange has the bus, and is not done with its recovery
+  bool operator==(const Sign&) const = default;
+};
+
+Sign sign_of(const shm::Directory& directory) {
+  const shm::Segment segment =
+      shm::Segment::attach(directory, "exchange", shm::SegmentKind::exchange, shm::Access::read_only);
+  const auto* page = segment.as<const shm::ExchangeSegment>();
+  Sign sign;
+  const bool served = exchange::is_served(directory);
+  if (served) sign.owner = directory.read_file("exchange.lock");
+  // relaxed: all of these are notices; a look that is late by one sees them the next time
+  sign.generation = page->generation.load(std::memory_order_relaxed);
+  sign.tick_ns = page->tick_ns.load(std::memory_order_relaxed);
+  sign.starting = served && std::strtoull(sign.owner.c_str(), nullptr, 10) != page->pid.load(std::memory_order_relaxed);
+  return sign;
+}
+
 // "running" where the exchange is to be asked: it is alive, or nobody but it can tell.
 std::string state_of(const Globals& globals) {
   try {
@@ -56,27 +86,38 @@ std::string state_of(const Globals& globals) {
 nlohmann::json stat_document(const Globals& globals) {
   const std::string path = globals.directory + "/" + globals.bus;
   std::optional<Error> unreadable;
-  bool serving = false;
-  try {
-    const shm::FileDirectory directory(path, false);
-    nlohmann::json document = exchange::stat_document(directory, globals.bus);
-    serving = document.at("exchange").at("state") == "running";
-    if (!serving) return document;
-  } catch (const Error& error) {
-    // Other users may not read the files, only ask at the socket.
-    unreadable.emplace(error);
-  }
-  try {
-    return nlohmann::json::parse(open_bus(globals, std::chrono::seconds(2)).stat_json());
-  } catch (const Error& error) {
-    if (serving && (error.code() == ErrorCode::no_exchange || error.code() == ErrorCode::timeout)) {
-      // It went away, or stopped answering, since the look at its tick.
-      return exchange::stat_document(shm::FileDirectory(path, false), globals.bus);
+  nlohmann::json document;
+  for (int looks = 0; looks < most_looks; ++looks) {
+    if (looks > 0) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    std::optional<shm::FileDirectory> directory;
+    try {
+      directory.emplace(path, false);
+      const Sign before = sign_of(*directory);
+      if (before.starting && looks + 1 < most_looks) continue;
+      document = exchange::stat_document(*directory, globals.bus);
+      unreadable.reset();
+      if (document.at("exchange").at("state") != "running") {
+        if (sign_of(*directory) == before) return document;
+        continue;
+      }
+    } catch (const Error& error) {
+      // Other users may not read the files, only ask at the socket.
+      unreadable.emplace(error);
+      // A bus that is there, and only a file of it has gone between the look for it and the look into it.
+      if (error.code() == ErrorCode::not_found && directory) continue;
     }
-    if (!unreadable || error.code() != ErrorCode::no_exchange) throw;
-  } catch (const Failure&) {
-    if (!unreadable) throw;
+    try {
+      return nlohmann::json::parse(open_bus(globals, std::chrono::seconds(2)).stat_json());
+    } catch (const Error& error) {
+      if (!unreadable && error.code() == ErrorCode::no_exchange) continue;  // it went away since the look at its tick
+      if (!unreadable && error.code() == ErrorCode::timeout) return document;  // it stands still since then
+      if (!unreadable || error.code() != ErrorCode::no_exchange) throw;
+    } catch (const Failure&) {
+      if (!unreadable) throw;
+    }
+    break;
   }
+  if (!unreadable) return document;
   if (unreadable->code() == ErrorCode::not_found) throw_no_bus(globals);
   throw Failure(status_refused, unreadable->what());
 }
