@@ -20,7 +20,8 @@ class Connection;
 }
 
 /// A connection to a bus. Copyable (copies share the connection); thread-safe. Reconnects by itself when the exchange
-/// restarts; publishers and subscribers made from it stay usable meanwhile.
+/// restarts; publishers and subscribers made from it stay usable meanwhile. Where the exchange has access rules
+/// (docs/access.md), each request may be refused with `permission`.
 class Bus {
  public:
   /// Attaches to bus `name` ([A-Za-z0-9_.-], at most 63 bytes). Throws Error.

@@ -23,6 +23,7 @@
 #include "lib/client/endpoint.hpp"
 #include "lib/client/fork_guard.hpp"
 #include "lib/client/reply_error.hpp"
+#include "lib/control/access.hpp"
 #include "lib/control/socket.hpp"
 #include "lib/control/topic_table.hpp"
 #include "lib/exchange/host.hpp"
@@ -35,6 +36,7 @@ namespace ackring::client {
 struct BusView {
   shm::Segment exchange;
   control::TopicReader topics;
+  control::Permissions permissions = {};  // of this user, as far as it is about publishing
   [[nodiscard]] const shm::ExchangeSegment& segment() const noexcept {
     return *exchange.as<const shm::ExchangeSegment>();
   }

@@ -171,6 +171,10 @@ void Connection::install(control::Socket socket, Reply reply, bool resume) {
   view->exchange = shm::Segment::attach(reply.take(0), "exchange", shm::SegmentKind::exchange, shm::Access::read_only);
   view->topics = control::TopicReader(shm::Segment::attach(reply.take(1), "topics", shm::SegmentKind::topics,
                                                            shm::Access::read_only, control::topics_reserve_bytes));
+  if (reply.body.contains("publish")) {
+    view->permissions.everything = false;
+    view->permissions.publish = reply_field<std::vector<std::string>>(reply.body, "publish");
+  }
   const auto client = reply_field<std::uint64_t>(reply.body, "client");
   shm::UniqueFd lock = resume ? shm::UniqueFd() : reply.take(2);
 
@@ -243,13 +247,18 @@ bool Connection::reconnect() noexcept {
     bool resume = true;
     bool hosted = false;
     while (true) {
+      bool reached = false;
       try {
-        hello(connect_socket(), resume, deadline);
+        control::Socket socket = connect_socket();
+        reached = true;
+        hello(std::move(socket), resume, deadline);
         return true;
       } catch (const Error& error) {
         const bool may_host = options_.exchange == ExchangeMode::automatic || socket_path_.empty();
-        if (error.code() == ErrorCode::not_found && resume) {
-          resume = false;  // the bus was made anew: it knows neither this client nor its endpoints
+        if (reached && resume && (error.code() == ErrorCode::not_found || error.code() == ErrorCode::permission)) {
+          // The bus was made anew: it knows neither this client nor its endpoints. Or this process has become another
+          // user's, who may not go on with what the one before had.
+          resume = false;
         } else if (error.code() == ErrorCode::no_exchange && may_host && !hosted && !host_) {
           start_host();  // its socket is there as soon as this returns
           hosted = true;

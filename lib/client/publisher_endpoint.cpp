@@ -115,7 +115,8 @@ Outcome PublisherEndpoint::look_up_topic(std::string_view topic) {
     const Outcome outcome = answered ? define_topic(topic) : no_room();
     if (outcome != Outcome::ok) return outcome;
   } else {
-    if (found->second == 0) return Outcome::too_many_topics;
+    if (found->second == shm::no_topic) return Outcome::too_many_topics;
+    if (found->second == shm::denied_topic) return Outcome::denied;
     if (!answered && asked_ == &*found) return no_room();
     last_topic_ = found->second;
   }
@@ -126,6 +127,9 @@ Outcome PublisherEndpoint::look_up_topic(std::string_view topic) {
 
 Outcome PublisherEndpoint::define_topic(std::string_view topic) {
   if (!control::valid_topic(topic)) return Outcome::invalid_topic;
+  // The rules that hold now: they may be others than when this publisher was made.
+  const std::shared_ptr<const BusView> view = connection_ != nullptr ? connection_->view() : view_;
+  if (!view->permissions.may_publish(topic)) return Outcome::denied;
   if (topics_.size() >= limits::topics) return Outcome::too_many_topics;
   const std::uint64_t bytes = ring::record_bytes(topic.size(), 0, 0);
   std::byte* record = writer_.claim(bytes);
@@ -157,14 +161,16 @@ Outcome PublisherEndpoint::define_topic(std::string_view topic) {
   return Outcome::ok;
 }
 
-// Is the bus near its limit, or was there no room for the last topic that X has seen of this publisher?
+// Is the bus near its limit, or was the last topic refused that X has seen of this publisher?
 bool PublisherEndpoint::topic_may_be_refused() const noexcept {
   // Other publishers define topics at the same time, unseen by this one.
   constexpr std::uint64_t near_the_limit = 16'384;
   if (view_->topics.count() + near_the_limit >= limits::topics) return true;
   // acquire(cursor.topics): the map's entries below it
   const std::uint64_t seen = cursor_->topics.load(std::memory_order_acquire);
-  return seen != 0 && topic_map_[seen - 1].load(std::memory_order_relaxed) == 0;  // relaxed: published by topics
+  if (seen == 0) return false;
+  const std::uint32_t last = topic_map_[seen - 1].load(std::memory_order_relaxed);  // relaxed: published by topics
+  return last == shm::no_topic || last == shm::denied_topic;
 }
 
 // False: a question is open.
@@ -174,7 +180,8 @@ bool PublisherEndpoint::topic_answered() noexcept {
   // acquire(cursor.topics): the map's entries below it
   if (cursor_->topics.load(std::memory_order_acquire) < asked_->second) return false;
   // relaxed: published by topics
-  if (topic_map_[asked_->second - 1].load(std::memory_order_relaxed) == 0) asked_->second = 0;
+  const std::uint32_t number = topic_map_[asked_->second - 1].load(std::memory_order_relaxed);
+  if (number == shm::no_topic || number == shm::denied_topic) asked_->second = number;
   asked_ = nullptr;
   return true;
 }

@@ -123,7 +123,7 @@ class PublisherEndpoint final : public Endpoint {
   std::byte* loan_record_ = nullptr;
   Times loan_times_;
   std::uint64_t loan_sequence_ = 0;
-  std::unordered_map<std::string, std::uint32_t, TextHash, std::equal_to<>> topics_;  // 0: the bus has no room for it
+  std::unordered_map<std::string, std::uint32_t, TextHash, std::equal_to<>> topics_;  // no_topic, denied_topic: refused
   std::pair<const std::string, std::uint32_t>* asked_ =
       nullptr;                              // of topics_: X has not said yet whether there is room
   const shm::Word32* topic_map_ = nullptr;  // of the cursor

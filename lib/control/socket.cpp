@@ -19,6 +19,7 @@
 
 #include "ackring/error.hpp"
 #include "lib/shm/environment.hpp"
+#include "lib/shm/format.hpp"
 #include "lib/shm/system_error.hpp"
 
 namespace ackring::control {
@@ -285,6 +286,20 @@ Credentials Socket::credentials() const {
     throw shm::system_error("control connection", "can't tell who the other side is", errno);
   }
   return {peer.pid, peer.uid, peer.gid};
+}
+
+Identity Socket::identity() const {
+  const Credentials peer = credentials();
+  Identity identity{peer.uid, peer.gid, {}};
+  socklen_t bytes = 0;
+  // Kernels before 4.13 do not know the option: then the primary group is all that counts.
+  if (::getsockopt(fd_.get(), SOL_SOCKET, SO_PEERGROUPS, nullptr, &bytes) == 0 || errno != ERANGE) return identity;
+  identity.groups.resize(bytes / sizeof(gid_t));
+  if (::getsockopt(fd_.get(), SOL_SOCKET, SO_PEERGROUPS, identity.groups.data(), &bytes) != 0) {
+    throw shm::system_error("control connection", "can't tell the groups of the other side", errno);
+  }
+  identity.groups.resize(std::min(bytes / sizeof(gid_t), shm::max_peer_groups));
+  return identity;
 }
 
 Listener::Listener(const std::string& path, unsigned mode, int group) {

@@ -14,6 +14,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "lib/control/access.hpp"
 #include "lib/shm/descriptor.hpp"
 
 namespace ackring::control {
@@ -68,6 +69,8 @@ class Socket {
 
   /// Of the process that connected (or listened, or made the pair). Throws Error (system).
   [[nodiscard]] Credentials credentials() const;
+  /// The same process's user and groups, as they were then. Throws Error (system).
+  [[nodiscard]] Identity identity() const;
   [[nodiscard]] int fd() const noexcept { return fd_.get(); }
   void close() noexcept { fd_.reset(); }
   explicit operator bool() const noexcept { return static_cast<bool>(fd_); }

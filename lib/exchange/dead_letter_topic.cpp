@@ -132,8 +132,8 @@ void Exchange::open_letters() {
     if (one && one->own) ingress = one.get();
   }
   if (ingress == nullptr || ingress->ring_page == nullptr) {
-    const PublisherGrant grant =
-        open_publisher(0, letters_name, limits::default_ring_bytes, shm::PublisherState::exchange);
+    const PublisherGrant grant = open_publisher(0, letters_name, limits::default_ring_bytes,
+                                                shm::PublisherState::exchange, control::Identity::own());
     ingress = publishers_[grant.slot].get();
   }
   auto letters = std::make_unique<LetterPublisher>();

@@ -10,8 +10,9 @@
 
 namespace ackring::exchange {
 
-Reply Service::dead_letters(const std::string& op, const Json& request) {
+Reply Service::dead_letters(const Client& client, const std::string& op, const Json& request) {
   const std::string name = request.at("name").get<std::string>();
+  check_operate(client, name);
   Queue* queue = exchange_.find_queue(name);
   if (queue == nullptr) throw no_subscription(name);
   DeadLetterFilter filter;

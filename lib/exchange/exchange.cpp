@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "ackring/error.hpp"
 #include "lib/exchange/deliver.hpp"
@@ -13,7 +14,8 @@ using ring::ReadStatus;
 using shm::RecordHeader;
 using shm::RecordKind;
 
-Exchange::Exchange(shm::Directory& directory) : directory_(directory) {
+Exchange::Exchange(shm::Directory& directory, control::AccessRules access)
+    : directory_(directory), access_(std::move(access)) {
   if (directory.exists("exchange")) {
     segment_ = shm::Segment::attach(directory, "exchange", shm::SegmentKind::exchange, shm::Access::read_write);
     if (segment_.header().boot_id != shm::boot_id()) {
@@ -36,7 +38,10 @@ Exchange::Exchange(shm::Directory& directory) : directory_(directory) {
   const std::vector<std::string> files = directory.list("");  // once: a bus may have tens of thousands
   recover_subscriptions(files);
   recover_publishers();
-  redo();
+  redo();  // decides as before; what the rules allow by now is for what comes
+  for (const auto& ingress : publishers_) {
+    if (ingress && ingress->ring_page != nullptr) withdraw_topics(*ingress);
+  }
   for (const auto& queue : queues_) {
     if (!queue) continue;
     if (queue->ephemeral && !queue->has_member()) {  // its member left while the exchange was dying
@@ -135,7 +140,8 @@ bool Exchange::drain(Ingress& ingress, std::uint64_t now_ns, std::uint64_t until
       continue;
     }
     if (header.topic - 1 >= ingress.routes.size() || ingress.routes[header.topic - 1] == nullptr) [[unlikely]] {
-      ++counts.discarded;  // a topic that was never defined, or for which the table had no room
+      // A topic that was never defined, or for which the table had no room; or one that is not for this publisher.
+      ++(ingress.is_denied(header.topic) ? counts.denied : counts.discarded);
       counts.sequence = header.sequence;
       reader.advance(header.bytes);
       continue;
@@ -206,12 +212,13 @@ bool Exchange::define_topic(Ingress& ingress, const RecordHeader& header, const 
       return false;
     }
   }
-  const std::uint32_t number = topics_->intern(topic);
+  const bool allowed = ingress.permissions.may_publish(topic);
+  const std::uint32_t number = allowed ? topics_->intern(topic) : shm::denied_topic;
   // relaxed: published by `topics`
   ingress.topic_map[header.topic - 1].store(number, std::memory_order_relaxed);
   // release(cursor.topics): the map's entries below it
   ingress.cursor->topics.store(defined + 1, std::memory_order_release);
-  ingress.routes.push_back(number == 0 ? nullptr : routes_.route_of(number));
+  ingress.routes.push_back(allowed && number != shm::no_topic ? routes_.route_of(number) : nullptr);
   return true;
 }
 

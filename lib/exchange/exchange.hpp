@@ -13,6 +13,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <string_view>
@@ -20,6 +21,7 @@
 #include <vector>
 
 #include "ackring/options.hpp"
+#include "lib/control/access.hpp"
 #include "lib/control/topic_table.hpp"
 #include "lib/exchange/attempt.hpp"
 #include "lib/exchange/dead_letter.hpp"
@@ -55,8 +57,9 @@ struct MemberGrant {
 
 class Exchange {
  public:
-  /// Adopts what is in the directory (recovering it) or starts an empty bus. Throws Error.
-  explicit Exchange(shm::Directory& directory);
+  /// Adopts what is in the directory (recovering it) or starts an empty bus. `access` holds for what publishers defined
+  /// before, too. Throws Error.
+  explicit Exchange(shm::Directory& directory, control::AccessRules access = {});
   ~Exchange();
   Exchange(const Exchange&) = delete;
   Exchange& operator=(const Exchange&) = delete;
@@ -79,9 +82,12 @@ class Exchange {
   // -- clients
 
   std::uint64_t new_client();
-  PublisherGrant attach_publisher(std::uint64_t client, const std::string& name, std::uint64_t ring_bytes);
+  /// Throws Error: permission where rules hold for `owner` and the name is that of another user's publisher, …
+  PublisherGrant attach_publisher(std::uint64_t client, const std::string& name, std::uint64_t ring_bytes,
+                                  const control::Identity& owner = control::Identity::own());
   MemberGrant attach_member(std::uint64_t client, const SubscriptionOptions& options, bool ephemeral,
-                            const std::vector<std::string>& given);
+                            const std::vector<std::string>& given,
+                            const control::Identity& owner = control::Identity::own());
   /// The publisher's process is gone or has closed it: what is committed is routed, then the ring goes.
   void detach_publisher(Ingress& ingress);
   /// The member's process is gone or has left: what was taken and has no verdict is delivered again.
@@ -91,8 +97,8 @@ class Exchange {
   [[nodiscard]] Ingress* find_publisher(std::uint16_t slot, std::uint64_t incarnation) noexcept;
   [[nodiscard]] Queue* find_queue(std::string_view name) noexcept;
   [[nodiscard]] Queue* find_queue(std::uint64_t id) noexcept;
-  /// Client incarnations that hold something, each once.
-  [[nodiscard]] std::vector<std::uint64_t> holders() const;
+  /// Client incarnations that hold something, each once, and whose they are.
+  [[nodiscard]] std::map<std::uint64_t, uid_t> holders() const;
 
   // -- subscriptions
 
@@ -132,6 +138,10 @@ class Exchange {
   [[nodiscard]] const std::vector<std::unique_ptr<Queue>>& queues() const noexcept { return queues_; }
   [[nodiscard]] const std::vector<std::unique_ptr<Ingress>>& publishers() const noexcept { return publishers_; }
   [[nodiscard]] const control::TopicTable& topics() const noexcept { return *topics_; }
+  [[nodiscard]] const control::AccessRules& access() const noexcept { return access_; }
+  /// Other rules, from now on. Publishers lose the topics that they may not publish to any more: their events are counted
+  /// as denied. Members stay until their clients connect anew.
+  void set_access(control::AccessRules access);
   [[nodiscard]] std::uint64_t generation() const noexcept { return generation_; }
   /// Lock files of clients that were there when it started; the service judges which of them are alive.
   [[nodiscard]] const std::vector<std::string>& client_files() const noexcept { return client_files_; }
@@ -297,8 +307,9 @@ class Exchange {
   void map_ring(Lane& lane);
   void retire_ring(Lane& lane);
   PublisherGrant open_publisher(std::uint64_t client, const std::string& name, std::uint64_t ring_bytes,
-                                shm::PublisherState kind);
+                                shm::PublisherState kind, const control::Identity& owner);
   void map_ingress(Ingress& ingress);
+  void withdraw_topics(Ingress& ingress);
   void retire_ingress(Ingress& ingress);
   void check_same_options(const Queue& queue, const SubscriptionOptions& options,
                           const std::vector<std::string>& given) const;
@@ -307,6 +318,7 @@ class Exchange {
   std::uint64_t next_file();
 
   shm::Directory& directory_;
+  control::AccessRules access_;
   shm::Segment segment_;
   shm::ExchangeSegment* page_ = nullptr;
   std::unique_ptr<control::TopicTable> topics_;

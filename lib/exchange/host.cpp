@@ -91,7 +91,7 @@ Host::Host(std::shared_ptr<shm::Directory> directory, std::string bus, HostOptio
   ::epoll_ctl(state.epoll.get(), EPOLL_CTL_ADD, state.stop_event.get(), &event);
 
   const bool membarrier = shm::register_membarrier();
-  state.exchange = std::make_unique<Exchange>(*state.directory);
+  state.exchange = std::make_unique<Exchange>(*state.directory, state.options.access);
   shm::ExchangeSegment& page = state.exchange->page();
   // relaxed: notices
   page.pid.store(static_cast<std::uint64_t>(::getpid()), std::memory_order_relaxed);

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "ackring/options.hpp"
+#include "lib/control/access.hpp"
 #include "lib/control/socket.hpp"
 #include "lib/shm/directory.hpp"
 
@@ -18,6 +19,7 @@ struct HostOptions {
   unsigned socket_mode = 0600;
   int socket_group = -1;  // gid, -1: leave it
   bool listen = true;     // false: only connect() (in-memory buses)
+  control::AccessRules access = {};
 };
 
 class Host {

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "ackring/limits.hpp"
+#include "lib/control/access.hpp"
 #include "lib/ring/spsc_ring.hpp"
 #include "lib/shm/format.hpp"
 #include "lib/shm/park.hpp"
@@ -36,6 +37,15 @@ struct Ingress {
   std::uint64_t incarnation = 0;
   std::uint64_t last_moved_ns = 0;
   std::string name;
+  control::Identity owner;           // of this incarnation's client, or the last one's
+  control::Permissions permissions;  // … and what it may publish
+  std::string withdrawn_topic;       // one that it defined, and may not publish to any more
+
+  /// Do the access rules keep this topic of its own numbering from it?
+  [[nodiscard]] bool is_denied(std::uint32_t topic) const noexcept {
+    // relaxed: X's thread is the only writer
+    return topic - 1 < routes.size() && topic_map[topic - 1].load(std::memory_order_relaxed) == shm::denied_topic;
+  }
 
   shm::Segment ring_segment;
   shm::Segment cursor_segment;

@@ -47,8 +47,9 @@ std::string without_payload(const ring::EventParts& event) {
 
 }  // namespace
 
-Reply Service::inspect(const std::string& op, const Json& request) {
+Reply Service::inspect(const Client& client, const std::string& op, const Json& request) {
   const std::string name = request.at("name").get<std::string>();
+  check_operate(client, name);
   Queue* queue = exchange_.find_queue(name);
   if (queue == nullptr) throw no_subscription(name);
   const InspectCursor from = cursor_of(request);

@@ -139,7 +139,7 @@ void Exchange::create_ack_page(Lane& lane, std::uint64_t first, std::uint64_t ta
 }
 
 MemberGrant Exchange::attach_member(std::uint64_t client, const SubscriptionOptions& options, bool ephemeral,
-                                    const std::vector<std::string>& given) {
+                                    const std::vector<std::string>& given, const control::Identity& owner) {
   if (control::is_reserved(options.name)) {
     throw Error(ErrorCode::invalid_argument, "subscription '" + options.name + "'", "the exchange itself consumes it",
                 "look at it with shmtool peek or stat");
@@ -180,7 +180,8 @@ MemberGrant Exchange::attach_member(std::uint64_t client, const SubscriptionOpti
   lane.revoked_to = queue->paused ? lane.entries : lane.taken;  // a number near those that it is compared with
   // relaxed: the member's process maps it later
   lane.ring_page->revoked.store(lane.revoked_to, std::memory_order_relaxed);
-  lane.ring_page->client.store(client, std::memory_order_relaxed);  // relaxed: published by ack_page
+  lane.ring_page->client.store(client, std::memory_order_relaxed);    // relaxed: published by ack_page
+  lane.ring_page->owner.store(owner.uid, std::memory_order_relaxed);  // relaxed: as above
   // release(ring.ack_page): the page's file, and client
   lane.ring_page->ack_page.store(lane.ack_incarnation, std::memory_order_release);
   lane.timed_out_below = lane.taken;

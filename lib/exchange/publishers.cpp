@@ -1,5 +1,7 @@
 // Publishers come and go. Each change counts by one store or one rename, as in membership.cpp.
+#include <algorithm>
 #include <bit>
+#include <utility>
 
 #include "ackring/error.hpp"
 #include "lib/exchange/exchange.hpp"
@@ -11,16 +13,31 @@ namespace {
 
 constexpr std::size_t cursor_first_bytes = shm::page_bytes + 1024 * sizeof(shm::Word32);
 
+shm::PeerIdentity stored(const control::Identity& identity) {
+  shm::PeerIdentity peer{};
+  peer.uid = identity.uid;
+  peer.gid = identity.gid;
+  peer.group_count = static_cast<std::uint32_t>(std::min(identity.groups.size(), shm::max_peer_groups));
+  std::copy_n(identity.groups.begin(), peer.group_count, peer.groups.begin());
+  return peer;
+}
+
+control::Identity identity_of(const shm::PeerIdentity& peer) {
+  const std::size_t groups = std::min<std::size_t>(peer.group_count, shm::max_peer_groups);
+  return {peer.uid, peer.gid, {peer.groups.begin(), peer.groups.begin() + groups}};
+}
+
 }  // namespace
 
-PublisherGrant Exchange::attach_publisher(std::uint64_t client, const std::string& name, std::uint64_t ring_bytes) {
+PublisherGrant Exchange::attach_publisher(std::uint64_t client, const std::string& name, std::uint64_t ring_bytes,
+                                          const control::Identity& owner) {
   if (!name.empty()) shm::check_name("publisher", name);
   return open_publisher(client, name, ring_bytes,
-                        name.empty() ? shm::PublisherState::anonymous : shm::PublisherState::named);
+                        name.empty() ? shm::PublisherState::anonymous : shm::PublisherState::named, owner);
 }
 
 PublisherGrant Exchange::open_publisher(std::uint64_t client, const std::string& name, std::uint64_t ring_bytes,
-                                        shm::PublisherState kind) {
+                                        shm::PublisherState kind, const control::Identity& owner) {
   if (!std::has_single_bit(ring_bytes) || ring_bytes < limits::min_ring_bytes || ring_bytes > limits::max_ring_bytes) {
     throw Error(ErrorCode::invalid_argument, "publisher ring of " + std::to_string(ring_bytes) + " bytes",
                 "the size must be a power of two from 4 KiB to 1 GiB", "choose such a ring_bytes");
@@ -41,6 +58,13 @@ PublisherGrant Exchange::open_publisher(std::uint64_t client, const std::string&
       found = ingress;
       break;
     }
+  }
+  if (found != nullptr && found->incarnation != 0 && !name.empty() && found->owner.uid != owner.uid &&
+      !access_.of(owner).everything) {
+    // Whoever publishes under a name decides which numbers the next one may use.
+    throw Error(ErrorCode::permission, "publisher '" + name + "'",
+                "it is uid " + std::to_string(found->owner.uid) + "'s, and yours is " + std::to_string(owner.uid),
+                "use another name, or none");
   }
   if (found != nullptr && found->ring_page != nullptr) {
     if (found->closing && !found->quarantined) {
@@ -99,6 +123,7 @@ PublisherGrant Exchange::open_publisher(std::uint64_t client, const std::string&
                              found->slot, [&](std::byte* base) {
                                auto* page = reinterpret_cast<shm::IngressCursor*>(base);
                                page->blocks[0] = block;
+                               page->owner = stored(owner);
                              });
   } catch (const Error&) {
     directory_.remove(ring_file);
@@ -114,6 +139,7 @@ PublisherGrant Exchange::open_publisher(std::uint64_t client, const std::string&
   found->quarantined = false;
   found->own = kind == shm::PublisherState::exchange;
   found->routes.clear();
+  found->withdrawn_topic.clear();
   map_ingress(*found);
   heat(*found);
   return {found->slot, incarnation, found->name, block.sequence + 1, ring_file, cursor_file};
@@ -127,6 +153,8 @@ void Exchange::map_ingress(Ingress& ingress) {
   ingress.topic_map = ingress.cursor_segment.as<shm::Word32>(shm::page_bytes);
   ingress.block = shm::read_block(ingress.cursor->version, ingress.cursor->blocks);
   ingress.quarantined = ingress.cursor->quarantined.load(std::memory_order_relaxed) != 0;  // relaxed: X's own word
+  ingress.owner = identity_of(ingress.cursor->owner);
+  ingress.permissions = ingress.own ? control::Permissions{} : access_.of(ingress.owner);
   const std::string ring_file = ingress_name(ingress.slot, ingress.incarnation);
   if (!directory_.exists(ring_file)) return;  // retired: only the totals are left
   ingress.ring_segment =
@@ -146,7 +174,32 @@ void Exchange::map_ingress(Ingress& ingress) {
   ingress.routes.clear();
   for (std::uint64_t i = 0; i < topics; ++i) {
     const std::uint32_t number = ingress.topic_map[i].load(std::memory_order_relaxed);  // relaxed: published by topics
-    ingress.routes.push_back(number == 0 ? nullptr : routes_.route_of(number));
+    const bool routed = number != shm::no_topic && number != shm::denied_topic;
+    ingress.routes.push_back(routed ? routes_.route_of(number) : nullptr);
+  }
+}
+
+void Exchange::set_access(control::AccessRules access) {
+  access_ = std::move(access);
+  for (const auto& ingress : publishers_) {
+    if (!ingress || ingress->ring_page == nullptr || ingress->own) continue;
+    ingress->permissions = access_.of(ingress->owner);
+    withdraw_topics(*ingress);
+  }
+}
+
+// Topics that it defined under other rules, and that these keep from it. What lies in its ring is counted
+// as denied; its client is told when it comes back. It is no way back: a topic that was denied is nowhere written down.
+void Exchange::withdraw_topics(Ingress& ingress) {
+  if (ingress.permissions.everything) return;
+  for (std::size_t i = 0; i < ingress.routes.size(); ++i) {
+    if (ingress.routes[i] == nullptr) continue;
+    const std::string_view topic = topics_->text(ingress.routes[i]->topic);
+    if (ingress.permissions.may_publish(topic)) continue;
+    if (ingress.withdrawn_topic.empty()) ingress.withdrawn_topic = topic;
+    ingress.routes[i] = nullptr;
+    ingress.topic_map[i].store(shm::denied_topic,
+                               std::memory_order_relaxed);  // relaxed: X's thread alone decides by it
   }
 }
 

@@ -48,9 +48,9 @@ void Service::handle(int fd, Client& client, control::Message& message) {
     } else if (op == "settle") {
       reply = settle(client, request);
     } else if (op.starts_with("dead_")) {
-      reply = dead_letters(op, request);
+      reply = dead_letters(client, op, request);
     } else if (op == "peek" || op == "explain") {
-      reply = inspect(op, request);
+      reply = inspect(client, op, request);
     } else if (op.starts_with("subscription_")) {
       reply = subscription(client, op, request);
     } else {
@@ -100,6 +100,7 @@ Reply Service::hello(Client& client, const Json& request) {
       throw Error(ErrorCode::not_found, "client " + std::to_string(resumed), "the exchange does not know it any more",
                   "open the bus again");
     }
+    check_same_user(*at->second, client);
     client.id = resumed;
     client.lock_file = std::move(at->second->lock_file);
     away_.erase(at);
@@ -118,6 +119,8 @@ Reply Service::hello(Client& client, const Json& request) {
                 {"fence", exchange_.page().fence_required.load(std::memory_order_relaxed) != 0},
                 {"bus", bus_},
                 {"pid", exchange_.page().pid.load(std::memory_order_relaxed)}};  // relaxed: a notice
+  const control::Permissions permissions = permissions_of(client);
+  if (!permissions.everything) reply.body["publish"] = permissions.publish;
   return reply;
 }
 
@@ -131,10 +134,13 @@ Reply Service::publisher(Client& client, const Json& request) {
     if (ingress == nullptr || ingress->client != client.id) {
       throw Error(ErrorCode::not_found, "publisher", "the exchange does not know this incarnation", "make a new one");
     }
+    check_resumed(client, *ingress);
     reply.body = {{"slot", ingress->slot}, {"incarnation", ingress->incarnation}, {"name", ingress->name}};
   } else {
-    const PublisherGrant grant = exchange_.attach_publisher(client.id, request.at("name").get<std::string>(),
-                                                            request.at("ring_bytes").get<std::uint64_t>());
+    check_may_publish(client);
+    const PublisherGrant grant =
+        exchange_.attach_publisher(client.id, request.at("name").get<std::string>(),
+                                   request.at("ring_bytes").get<std::uint64_t>(), client.identity);
     ingress = exchange_.find_publisher(grant.slot, grant.incarnation);
     reply.descriptors.push_back(directory_.open(grant.ring_file, true));
     reply.descriptors.push_back(directory_.open(grant.cursor_file, false));
@@ -162,14 +168,16 @@ Reply Service::subscribe(Client& client, const Json& request) {
   Lane* lane = nullptr;
   if (request.contains("resume")) {
     lane = &lane_of(client, request["resume"]);
+    check_resumed(client, *lane);
     reply.body = {{"subscription", lane->queue->id}, {"name", lane->queue->options.name}};
   } else {
     const bool ephemeral = request.at("ephemeral").get<bool>();
     const SubscriptionOptions options =
         control::options_from_json(request.at("name").get<std::string>(),
                                    request.at("patterns").get<std::vector<std::string>>(), request.at("options"));
-    const MemberGrant grant =
-        exchange_.attach_member(client.id, options, ephemeral, request.value("given", std::vector<std::string>{}));
+    check_subscribe(client, options, ephemeral);
+    const MemberGrant grant = exchange_.attach_member(
+        client.id, options, ephemeral, request.value("given", std::vector<std::string>{}), client.identity);
     lane = grant.lane;
     const Queue* queue = grant.queue;
     reply.descriptors.push_back(directory_.open(grant.ring_file, false));
@@ -207,20 +215,23 @@ Reply Service::settle(Client& client, const Json& request) {
   return {};
 }
 
-Reply Service::subscription(Client& /*client*/, const std::string& op, const Json& request) {
+Reply Service::subscription(Client& client, const std::string& op, const Json& request) {
   const std::string name = request.at("name").get<std::string>();
   Reply reply;
   if (op == "subscription_create" || op == "subscription_update") {
     const SubscriptionOptions options =
         control::options_from_json(name, request.at("patterns").get<std::vector<std::string>>(), request.at("options"));
     control::check_subscription_name(name);
+    const std::vector<std::string> given = request.value("given", std::vector<std::string>{});
+    check_define(client, options, given);
     if (op == "subscription_create") {
       exchange_.create_subscription(options, false);
     } else {
-      exchange_.update_subscription(options, request.value("given", std::vector<std::string>{}));
+      exchange_.update_subscription(options, given);
     }
     return reply;
   }
+  if (op != "subscription_get") check_operate(client, name);
   Queue* queue = exchange_.find_queue(name);
   if (queue == nullptr) throw no_subscription(name);
   if (op == "subscription_get") {

@@ -31,9 +31,10 @@ void watch(int epoll_fd, int fd, std::uint64_t what) {
 Service::Service(shm::Directory& directory, Exchange& exchange, std::string bus, int epoll_fd)
     : directory_(directory), exchange_(exchange), bus_(std::move(bus)), epoll_fd_(epoll_fd) {
   // Whoever held something before a restart may be alive: its lock tells, and X waits for it without limit.
-  for (const std::uint64_t id : exchange.holders()) {
+  for (const auto& [id, uid] : exchange.holders()) {
     auto client = std::make_unique<Client>();
     client->id = id;
+    client->identity.uid = uid;
     if (directory.exists(lock_name(id))) client->lock_file = directory.open(lock_name(id), true);
     away_[id] = std::move(client);
   }
@@ -60,10 +61,10 @@ std::string Service::lock_name(std::uint64_t client) { return "client." + std::t
 
 void Service::accept(control::Socket socket) {
   auto client = std::make_unique<Client>();
-  client->uid = socket.credentials().uid;
-  client->socket = std::move(socket);
-  const int fd = client->socket.fd();
+  const int fd = socket.fd();
   try {
+    client->identity = socket.identity();
+    client->socket = std::move(socket);
     watch(epoll_fd_, fd, tag(Source::client, static_cast<std::uint64_t>(fd)));
   } catch (const Error&) {
     return;  // the kernel has no room for one more (max_user_watches): this one sees that nobody is there

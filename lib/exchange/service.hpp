@@ -35,8 +35,8 @@ struct Client {
   std::optional<Reply> unsent;  // it did not read the answers before this one; until it does, its requests wait
   std::uint64_t id = 0;         // 0 before hello
   std::string name;
-  uid_t uid = 0;
-  shm::UniqueFd lock_file;  // another description of its lock file, to look at the lock
+  control::Identity identity;  // of one who has not come back since X started: the user alone
+  shm::UniqueFd lock_file;     // another description of its lock file, to look at the lock
 };
 
 class Service {
@@ -78,11 +78,21 @@ class Service {
   Reply subscription(Client& client, const std::string& op, const Json& request);
   void remove(Queue& queue, const std::string& pending, Reply& reply);
   Reply stat();
-  Reply dead_letters(const std::string& op, const Json& request);  // dlq_requests.cpp
+  Reply dead_letters(const Client& client, const std::string& op, const Json& request);  // dlq_requests.cpp
   Lane& lane_of(Client& client, const Json& request);
 
+  // access_checks.cpp: they throw Error (permission)
+  [[nodiscard]] control::Permissions permissions_of(const Client& client) const;
+  static void check_same_user(const Client& before, const Client& client);
+  void check_may_publish(const Client& client) const;
+  void check_resumed(const Client& client, Ingress& ingress);
+  void check_resumed(const Client& client, Lane& lane);
+  void check_subscribe(const Client& client, const SubscriptionOptions& options, bool ephemeral);
+  void check_define(const Client& client, const SubscriptionOptions& options, const std::vector<std::string>& given);
+  void check_operate(const Client& client, const std::string& subscription) const;
+
   // inspect_requests.cpp
-  Reply inspect(const std::string& op, const Json& request);
+  Reply inspect(const Client& client, const std::string& op, const Json& request);
   static Reply peek_queue(const Queue& queue, const InspectCursor& from, const Json& request);
   Reply explain_event(const Queue& queue, const InspectCursor& from, const Json& request, std::uint64_t now_ns) const;
   bool is_routed(const Wanted& wanted, const std::string& publisher) const;

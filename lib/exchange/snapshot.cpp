@@ -18,7 +18,6 @@ using Json = nlohmann::ordered_json;
 using shm::DeliveryState;
 
 namespace {
-
 constexpr std::uint64_t stalled_after_ns = 3'000'000'000;
 
 std::size_t index(DeliveryState state) { return static_cast<std::size_t>(state); }
@@ -40,6 +39,7 @@ Json describe(const PublisherView& view) {
           {"unroutable", block.unroutable},
           {"duplicates", block.duplicates},
           {"discarded", block.discarded},
+          {"denied", block.denied},
           {"in_ring", in_ring},
           {"back_pressured", view.back_pressured}};
 }

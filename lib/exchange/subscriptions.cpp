@@ -55,19 +55,19 @@ Ingress* Exchange::find_publisher(std::uint16_t slot, std::uint64_t incarnation)
   return ingress->incarnation == incarnation && ingress->ring_page != nullptr ? ingress : nullptr;
 }
 
-std::vector<std::uint64_t> Exchange::holders() const {
-  std::vector<std::uint64_t> clients;
+std::map<std::uint64_t, uid_t> Exchange::holders() const {
+  std::map<std::uint64_t, uid_t> clients;
   for (const auto& ingress : publishers_) {
-    if (ingress && ingress->client != 0) clients.push_back(ingress->client);
+    if (ingress && ingress->client != 0) clients.emplace(ingress->client, ingress->owner.uid);
   }
   for (const auto& queue : queues_) {
     if (!queue) continue;
     queue->each_lane([&clients](const Lane& lane) {
-      if (lane.client != 0) clients.push_back(lane.client);
+      if (lane.client == 0) return;
+      // relaxed: X is the only writer
+      clients.emplace(lane.client, lane.ring_page->owner.load(std::memory_order_relaxed));
     });
   }
-  std::sort(clients.begin(), clients.end());
-  clients.erase(std::unique(clients.begin(), clients.end()), clients.end());
   return clients;
 }
 

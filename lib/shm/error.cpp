@@ -73,6 +73,8 @@ const char* to_string(Outcome outcome) noexcept {
       return "invalid_topic";
     case Outcome::too_many_topics:
       return "too_many_topics";
+    case Outcome::denied:
+      return "denied";
     case Outcome::stale:
       return "stale";
     case Outcome::timed_out:

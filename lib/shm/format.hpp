@@ -172,13 +172,26 @@ struct IngressBlock {
   std::uint64_t unroutable;
   std::uint64_t duplicates;
   std::uint64_t discarded;  // invalid
-  std::uint64_t reserved;
+  std::uint64_t denied;     // of topics that the access rules keep from this publisher
 };
 
 /// Events that X is through with.
 constexpr std::uint64_t events_of(const IngressBlock& block) noexcept {
-  return block.routed + block.unroutable + block.duplicates + block.discarded;
+  return block.routed + block.unroutable + block.duplicates + block.discarded + block.denied;
 }
+
+inline constexpr std::size_t max_peer_groups = 60;
+inline constexpr std::uint32_t no_topic = 0;  // in a cursor's topic map: the table of topics had no room
+inline constexpr std::uint32_t denied_topic = ~std::uint32_t{0};  // … the access rules keep it from this publisher
+
+/// Who a client was when it connected, as the kernel says. Written before the file gets its name.
+struct PeerIdentity {
+  std::uint32_t uid;
+  std::uint32_t gid;
+  std::uint32_t group_count;  // of supplementary groups, at most max_peer_groups
+  std::uint32_t reserved;
+  std::array<std::uint32_t, max_peer_groups> groups;
+};
 
 struct IngressCursor {
   SegmentHeader header;
@@ -192,8 +205,10 @@ struct IngressCursor {
   Sink sink;           // of a ring that X itself writes
   std::array<std::uint8_t, 24> padding2;
   std::array<IngressBlock, 2> blocks;
-  std::array<std::uint8_t, 3648> padding3;
-  // at page_bytes: Word32 per publisher-local topic (1 based at index 0): its number in the topic table; the file grows
+  PeerIdentity owner;  // whose ring it is: what it may publish is asked of the rules that hold just then
+  std::array<std::uint8_t, 3392> padding3;
+  // at page_bytes: Word32 per publisher-local topic (1 based at index 0): its number in the topic table, no_topic or
+  // denied_topic; the file grows
 };
 
 // --------------------------------------------------------------------------------------------------------- subscription
@@ -312,7 +327,9 @@ struct MemberRing {
   Word64 client;    // client incarnation of the member, 0: none
   Word64 ack_page;  // number of the member's ack page, 0: none
   Word64 version;
-  std::array<std::uint8_t, 24> padding4;
+  Word32 owner;  // uid of that client
+  Word32 reserved;
+  std::array<std::uint8_t, 16> padding4;
   std::array<RingBlock, 2> blocks;
   // The watchdog's notes, for the X that comes after this one.
   Word64 idle_taken;       // `taken` has had this value …

@@ -110,7 +110,13 @@
   F(IngressBlock, unroutable, 32, 8) \
   F(IngressBlock, duplicates, 40, 8) \
   F(IngressBlock, discarded, 48, 8) \
-  F(IngressBlock, reserved, 56, 8) \
+  F(IngressBlock, denied, 56, 8) \
+  S(PeerIdentity, 256) \
+  F(PeerIdentity, uid, 0, 4) \
+  F(PeerIdentity, gid, 4, 4) \
+  F(PeerIdentity, group_count, 8, 4) \
+  F(PeerIdentity, reserved, 12, 4) \
+  F(PeerIdentity, groups, 16, 240) \
   S(IngressCursor, 4096) \
   F(IngressCursor, header, 0, 128) \
   F(IngressCursor, consumed, 128, 8) \
@@ -123,7 +129,8 @@
   F(IngressCursor, sink, 280, 16) \
   F(IngressCursor, padding2, 296, 24) \
   F(IngressCursor, blocks, 320, 128) \
-  F(IngressCursor, padding3, 448, 3648) \
+  F(IngressCursor, owner, 448, 256) \
+  F(IngressCursor, padding3, 704, 3392) \
   S(Sink, 16) \
   F(Sink, base, 0, 8) \
   F(Sink, n, 8, 8) \
@@ -204,7 +211,9 @@
   F(MemberRing, client, 400, 8) \
   F(MemberRing, ack_page, 408, 8) \
   F(MemberRing, version, 416, 8) \
-  F(MemberRing, padding4, 424, 24) \
+  F(MemberRing, owner, 424, 4) \
+  F(MemberRing, reserved, 428, 4) \
+  F(MemberRing, padding4, 432, 16) \
   F(MemberRing, blocks, 448, 256) \
   F(MemberRing, idle_taken, 704, 8) \
   F(MemberRing, idle_since_ns, 712, 8) \

@@ -241,3 +241,44 @@ TEST_CASE("on a bus that is nearly full of topics a new one is asked for first")
   CHECK(endpoint.publish("f", {}, {}) == Outcome::ok);
   CHECK(endpoint.publish("g", {}, {}) == Outcome::ok);
 }
+
+TEST_CASE("a topic that the access rules keep from this user is denied before a byte is written") {
+  PlayedExchange exchange;
+  exchange.view->permissions.everything = false;
+  exchange.view->permissions.publish = {"orders.#"};
+  PlayedIngress ingress(exchange, 4096);
+  auto& endpoint = ingress.endpoint;
+  for (int i = 0; i < 3; ++i) {
+    CHECK(endpoint.publish("secret", as_bytes("x"), {}) == Outcome::denied);
+    CHECK(endpoint.publish_wait("secret", as_bytes("x"), 1s, {}) == Outcome::denied);
+    CHECK(endpoint.publish("orders.eu", as_bytes("x"), {}) == Outcome::ok);
+  }
+  CHECK(endpoint.publish("not a topic", {}, {}) == Outcome::invalid_topic);
+  CHECK(payload_of(ingress.next()) == "orders.eu");  // the only topic that was defined
+  for (int i = 0; i < 3; ++i) CHECK(payload_of(ingress.next()) == "x");
+  CHECK(ingress.next() == nullptr);
+}
+
+TEST_CASE("the exchange's own answer that a topic is denied is believed, and asked for from then on") {
+  PlayedExchange exchange;
+  PlayedIngress ingress(exchange, 4096);
+  auto& endpoint = ingress.endpoint;
+  ingress.cursor.grow(2 * shm::page_bytes);
+  auto* map = ingress.cursor.as<shm::Word32>(shm::page_bytes);
+  const auto answer = [&](std::uint64_t topic, std::uint32_t number) {
+    while (ingress.next() != nullptr) {
+    }
+    map[topic - 1].store(number, std::memory_order_relaxed);
+    ingress.cursor_words().topics.store(topic, std::memory_order_release);
+    ingress.free_all();
+  };
+  CHECK(endpoint.publish("a", {}, {}) == Outcome::ok);  // rules that this client has not heard of
+  answer(1, shm::denied_topic);
+  CHECK(endpoint.publish("b", {}, {}) == Outcome::back_pressured);
+  answer(2, shm::denied_topic);
+  CHECK(endpoint.publish("b", {}, {}) == Outcome::denied);
+  CHECK(endpoint.publish("b", {}, {}) == Outcome::denied);
+  CHECK(endpoint.publish("c", {}, {}) == Outcome::back_pressured);
+  answer(3, 7);
+  CHECK(endpoint.publish("c", {}, {}) == Outcome::ok);
+}

@@ -200,7 +200,7 @@ inline void check_books(const nlohmann::ordered_json& stat) {
     CHECK(row["committed"].get<std::uint64_t>() ==
           row["routed"].get<std::uint64_t>() + row["unroutable"].get<std::uint64_t>() +
               row["duplicates"].get<std::uint64_t>() + row["discarded"].get<std::uint64_t>() +
-              row["in_ring"].get<std::uint64_t>());
+              row["denied"].get<std::uint64_t>() + row["in_ring"].get<std::uint64_t>());
   }
 }
 

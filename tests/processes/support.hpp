@@ -180,7 +180,7 @@ inline void check_books(const Json& stat) {
   }
   for (const Json& row : stat.at("publishers")) {
     std::uint64_t places = 0;
-    for (const char* place : {"routed", "unroutable", "duplicates", "discarded", "in_ring"}) {
+    for (const char* place : {"routed", "unroutable", "duplicates", "discarded", "denied", "in_ring"}) {
       places += row.at(place).get<std::uint64_t>();
     }
     INFO(row.dump());

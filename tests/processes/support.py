@@ -16,6 +16,7 @@ import unittest
 PATIENCE = 60
 ARGUMENTS = argparse.Namespace()
 PLACES = ("acked", "queued", "in_flight", "retry_waiting", "dlq_size", "dlq_removed", "expired", "purged")
+PUBLISHER_PLACES = ("routed", "unroutable", "duplicates", "discarded", "denied", "in_ring")
 _PRCTL = ctypes.CDLL(None).prctl
 _PR_SET_PDEATHSIG = 1
 
@@ -78,7 +79,7 @@ class Processes(unittest.TestCase):
             self.assertEqual(row["matched"], places, row)
             self.assertEqual(row["last"], row["committed"] + row["lag"], row)
         for row in document["publishers"]:
-            places = sum(row.get(place, 0) for place in ("routed", "unroutable", "duplicates", "discarded", "in_ring"))
+            places = sum(row[place] for place in PUBLISHER_PLACES)
             self.assertEqual(row["committed"], places, row)
         return document
 

@@ -23,6 +23,7 @@
 #include "lib/shm/directory.hpp"
 #include "tools/common/machine.hpp"
 #include "tools/common/program.hpp"
+#include "tools/exchange/access_file.hpp"
 
 namespace ackring::tools {
 namespace {
@@ -34,6 +35,7 @@ struct Options {
   Wait wait = Wait::adaptive;
   int socket_group = -1;
   unsigned socket_mode = 0600;
+  std::string access;
 };
 
 // What the signal handler may touch. The host outlives the handler's last use of it: main leaves it until the end.
@@ -90,6 +92,8 @@ void let_others_through(const std::string& path) {
 
 int serve(const Options& options) {
   shm::check_name("bus", options.bus);
+  exchange::HostOptions host_options;
+  if (!options.access.empty()) host_options.access = read_access_file(options.access);
   if (options.cpu >= 0) pin_to_cpu(options.cpu);
   struct sigaction action {};
   action.sa_handler = on_stop_signal;
@@ -102,7 +106,6 @@ int serve(const Options& options) {
     let_others_through(options.directory);
     let_others_through(path);
   }
-  exchange::HostOptions host_options;
   host_options.wait = options.wait;
   host_options.socket_group = options.socket_group;
   host_options.socket_mode = options.socket_mode;
@@ -141,6 +144,10 @@ int main(int argc, char** argv) {
              [&options](const std::string& text) { options.socket_group = group_number(text); });
   add_parsed(app, "--socket-mode", "MODE", "Mode of the control socket, octal (0600)",
              [&options](const std::string& text) { options.socket_mode = socket_mode(text); });
+  app.add_option("--access", options.access,
+                 "Rules that say which users may publish, subscribe and operate what (all may do all): docs/access.md")
+      ->envname("ACKRING_ACCESS")
+      ->type_name("FILE.toml");
   app.footer(
       "Prints `ready bus=… dir=… pid=…` when it serves. SIGTERM and SIGINT: routes what is committed, exits 0.\n"
       "Exit status 3: the bus has an exchange already, or the system refused. Tells systemd when it is ready.\n"

@@ -1,4 +1,6 @@
 // shmtool pub: publishes events, and ends when all of them are routed and counted.
+#include <unistd.h>
+
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -185,6 +187,12 @@ class Pub {
       case Outcome::too_many_topics:
         return {status_refused,
                 fmt::format("{}: the table of topics is full: 1,048,576 are the most: use fewer topics", where)};
+      case Outcome::denied:
+        return {
+            status_refused,
+            fmt::format("publish '{}': permission: the access rules of the bus do not let uid {} publish to it: use "
+                        "another topic, or have a rule added",
+                        event.topic, ::geteuid())};
       default:
         return {status_refused,
                 fmt::format("{}: not published: the publisher is {}: see shmtool stat", where, to_string(outcome))};

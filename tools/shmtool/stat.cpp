@@ -1,5 +1,7 @@
 // shmtool stat: counters of a bus, as tables or as JSON.
+#include <algorithm>
 #include <memory>
+#include <vector>
 
 #include <fmt/format.h>
 
@@ -20,6 +22,12 @@ std::uint64_t dropped(const nlohmann::json& subscription) {
   std::uint64_t sum = 0;
   for (const auto& count : subscription.at("dropped")) sum += count.get<std::uint64_t>();
   return sum;
+}
+
+// Have access rules kept anybody from publishing something?
+bool denied(const nlohmann::json& publishers) {
+  return std::any_of(publishers.begin(), publishers.end(),
+                     [](const nlohmann::json& publisher) { return publisher.value("denied", 0) != 0; });
 }
 
 std::string patterns(const nlohmann::json& subscription) {
@@ -67,12 +75,19 @@ std::string stat_text(const nlohmann::json& document) {
     text += fmt::format(", pid {}, up {:.1f} s", exchange.at("pid").dump(), exchange.value("uptime_s", 0.0));
   text += fmt::format(", generation {}\n\n", exchange.at("generation").dump());
 
-  Table publishers({"PUBLISHER", ">COMMITTED", ">ROUTED", ">UNROUTABLE", ">DUPLICATES", ">IN RING", ">BACK-PRESSURED"});
+  std::vector<std::string> titles = {"PUBLISHER",   ">COMMITTED", ">ROUTED",        ">UNROUTABLE",
+                                     ">DUPLICATES", ">IN RING",   ">BACK-PRESSURED"};
+  const bool any_denied = denied(document.at("publishers"));
+  if (any_denied) titles.emplace_back(">DENIED");
+  Table publishers(titles);
   for (const auto& publisher : document.at("publishers")) {
     const auto name = publisher.at("name").get<std::string>();
-    publishers.add({name.empty() ? "(anonymous)" : name, number(publisher, "committed"), number(publisher, "routed"),
-                    number(publisher, "unroutable"), number(publisher, "duplicates"), number(publisher, "in_ring"),
-                    number(publisher, "back_pressured")});
+    std::vector<std::string> row = {name.empty() ? "(anonymous)" : name, number(publisher, "committed"),
+                                    number(publisher, "routed"),         number(publisher, "unroutable"),
+                                    number(publisher, "duplicates"),     number(publisher, "in_ring"),
+                                    number(publisher, "back_pressured")};
+    if (any_denied) row.push_back(number(publisher, "denied"));
+    publishers.add(row);
   }
   text += publishers.text() + "\n";
 
