@@ -30,6 +30,10 @@ void run(const std::string& input) {
 
 std::string mutated(std::mt19937_64& random, const std::vector<std::string>& seeds) {
   std::string input = seeds.empty() ? std::string() : seeds[random() % seeds.size()];
+  if (seeds.empty() || random() % 4 == 0) {  // or nothing that anybody thought of
+    input.resize(random() % 256);
+    for (char& byte : input) byte = static_cast<char>(random());
+  }
   for (std::size_t edits = 1 + random() % 8; edits > 0; --edits) {
     const std::size_t at = input.empty() ? 0 : random() % input.size();
     switch (random() % 5) {
