@@ -59,6 +59,17 @@ void Member::join(const SubscriptionOptions& options) {
   const SubscriptionOptions effective =
       control::options_from_json(name_, options.patterns, reply_field<Json>(reply.body, "options"));
   start.at_most_once = effective.guarantee == Guarantee::at_most_once;
+  try {
+    take_over(reply, start);
+  } catch (...) {
+    // The exchange takes this for a member: it gives the place back.
+    connection_->post({{"op", "unsubscribe"}, {"subscription", subscription_}, {"ack_page", ack_incarnation_}});
+    throw;
+  }
+  connection_->add(*this, reply.epoch);
+}
+
+void Member::take_over(Reply& reply, const MemberStart& start) {
   shm::Segment ring =
       shm::Segment::attach(reply.take(0), "member ring", shm::SegmentKind::member_ring, shm::Access::read_only);
   shm::Segment page =
@@ -68,7 +79,6 @@ void Member::join(const SubscriptionOptions& options) {
   guard_.track(reply.no_fork, 0, bell.get());
   reply.no_fork.unlock();
   adopt(std::move(ring), std::move(page), shm::Bell(std::move(bell)), connection_->view(), start);
-  connection_->add(*this, reply.epoch);
 }
 
 void Member::adopt(shm::Segment ring, shm::Segment ack_page, shm::Bell bell, std::shared_ptr<const BusView> view,

@@ -71,6 +71,7 @@ class Member final : public Endpoint {
   void refused() override;
 
  private:
+  void take_over(Reply& reply, const MemberStart& start);
   void begin_take();
   [[nodiscard]] std::size_t collect(std::span<DeliveryView> out);
   [[nodiscard]] std::size_t give_back_revoked(std::span<DeliveryView> taken, std::uint64_t revoked);

@@ -44,6 +44,17 @@ void PublisherEndpoint::open(const PublisherOptions& options) {
   incarnation_ = reply_field<std::uint64_t>(reply.body, "incarnation");
   name_ = reply_field<std::string>(reply.body, "name");
   const auto next_sequence = reply_field<std::uint64_t>(reply.body, "next_sequence");
+  try {
+    take_over(reply, next_sequence);
+  } catch (...) {
+    // The exchange takes the name for held: it is given back.
+    connection_->post({{"op", "publisher_close"}, {"slot", slot_}, {"incarnation", incarnation_}});
+    throw;
+  }
+  connection_->add(*this, reply.epoch);
+}
+
+void PublisherEndpoint::take_over(Reply& reply, std::uint64_t next_sequence) {
   shm::Segment ring =
       shm::Segment::attach(reply.take(0), "publisher ring", shm::SegmentKind::ingress_ring, shm::Access::read_write);
   ring.close_fd();
@@ -53,7 +64,6 @@ void PublisherEndpoint::open(const PublisherOptions& options) {
   guard_.track(reply.no_fork, 0, bell.get());
   reply.no_fork.unlock();
   adopt(std::move(ring), std::move(cursor), shm::Bell(std::move(bell)), connection_->view(), next_sequence);
-  connection_->add(*this, reply.epoch);
 }
 
 void PublisherEndpoint::adopt(shm::Segment ring, shm::Segment cursor, shm::Bell bell,

@@ -65,6 +65,8 @@ class PublisherEndpoint final : public Endpoint {
   void refused() override;
 
  private:
+  void take_over(Reply& reply, std::uint64_t next_sequence);
+
   struct TextHash {
     using is_transparent = void;
     std::size_t operator()(std::string_view text) const noexcept { return std::hash<std::string_view>{}(text); }

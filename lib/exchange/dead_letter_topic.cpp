@@ -57,7 +57,13 @@ bool Exchange::has_unannounced(const Queue& queue) {
 /// Publishes some of the dead letters that its topic has not got yet; where the ring is full, the next tick goes on.
 void Exchange::announce(Queue& queue) {
   if (!has_unannounced(queue)) return;
-  if (!letters_) open_letters();
+  if (!letters_) {
+    try {
+      open_letters();
+    } catch (const Error&) {
+      return;  // the file system has no room for its ring, or this process none for a mapping: the next tick tries again
+    }
+  }
   letters_->writer.set_head(letters_->ingress->block.consumed);
   shm::SubscriptionBlock& block = queue.block;
   for (std::uint64_t i = 0; i < batch_events; ++i) {

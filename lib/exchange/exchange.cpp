@@ -125,8 +125,9 @@ bool Exchange::drain(Ingress& ingress, std::uint64_t now_ns, std::uint64_t until
     }
     if (header.kind != static_cast<std::uint16_t>(RecordKind::event)) [[unlikely]] {
       const RecordHeader copy = header;  // the header itself stays in registers
-      if (header.kind != static_cast<std::uint16_t>(RecordKind::topic) ||
-          !define_topic(ingress, copy, record + sizeof(RecordHeader))) {
+      const bool is_topic = header.kind == static_cast<std::uint16_t>(RecordKind::topic);
+      if (is_topic && !topic_ready(ingress, copy)) break;
+      if (!is_topic || !define_topic(ingress, copy, record + sizeof(RecordHeader))) {
         damage = "a record is neither an event nor a topic in order";
         break;
       }
@@ -193,25 +194,32 @@ bool Exchange::drain(Ingress& ingress, std::uint64_t now_ns, std::uint64_t until
   return moved;
 }
 
+// False: the file system has no room for the number of one more topic just now. Its publisher waits, as for a full ring.
+bool Exchange::topic_ready(Ingress& ingress, const RecordHeader& header) {
+  // relaxed: X's thread is the only writer
+  if (header.topic != ingress.cursor->topics.load(std::memory_order_relaxed) + 1) return true;
+  const std::size_t needed = shm::page_bytes + header.topic * sizeof(shm::Word32);
+  if (needed <= ingress.cursor_segment.bytes() || needed > cursor_reserve_bytes) return true;
+  try {
+    const std::size_t doubled = std::min(2 * ingress.cursor_segment.bytes(), cursor_reserve_bytes);
+    ingress.cursor_segment.grow(std::max(needed, doubled));
+    return true;
+  } catch (const Error&) {
+    return false;
+  }
+}
+
 bool Exchange::define_topic(Ingress& ingress, const RecordHeader& header, const std::byte* text) {
   // relaxed: X's thread is the only writer
   const std::uint64_t defined = ingress.cursor->topics.load(std::memory_order_relaxed);
   if (header.topic - 1 < defined) return true;  // a redo comes by again
   if (header.topic != defined + 1 || header.payload_bytes > 255) return false;
+  if (shm::page_bytes + header.topic * sizeof(shm::Word32) > ingress.cursor_segment.bytes()) return false;
   char copy[256];
   std::memcpy(copy, text, header.payload_bytes);  // read once: what is validated is what is interned
   asm volatile("" ::: "memory");
   const std::string_view topic(copy, header.payload_bytes);
   if (!control::valid_topic(topic)) return false;
-  const std::size_t needed = shm::page_bytes + header.topic * sizeof(shm::Word32);
-  if (needed > ingress.cursor_segment.bytes()) {
-    try {
-      const std::size_t doubled = std::min(2 * ingress.cursor_segment.bytes(), cursor_reserve_bytes);
-      ingress.cursor_segment.grow(std::max(needed, doubled));
-    } catch (const Error&) {
-      return false;
-    }
-  }
   const bool allowed = ingress.permissions.may_publish(topic);
   const std::uint32_t number = allowed ? topics_->intern(topic) : shm::denied_topic;
   // relaxed: published by `topics`

@@ -56,7 +56,12 @@ void Exchange::create_ring(Lane& lane) {
                          page->blocks[0].floor_entry = lane.entries;
                        });
   lane.ring_incarnation = incarnation;
-  map_ring(lane);
+  try {
+    map_ring(lane);
+  } catch (const Error&) {
+    directory_.remove(ring_name(queue.id, incarnation));  // a successor would take it for the ring of a member
+    throw;
+  }
   lane.ring_block = shm::read_block(lane.ring_page->version, lane.ring_page->blocks);
   lane.floor_entry = lane.taken = lane.entries;
   lane.decided = 0;
@@ -145,12 +150,14 @@ MemberGrant Exchange::attach_member(std::uint64_t client, const SubscriptionOpti
                 "look at it with shmtool peek or stat");
   }
   Queue* queue = ephemeral ? nullptr : find_queue(options.name);
+  bool made = false;
   if (queue == nullptr) {
     if (options.patterns.empty()) {
       throw Error(ErrorCode::not_found, "subscription '" + options.name + "'", "there is none of this name",
                   "give patterns to create it");
     }
     queue = &create_subscription(options, ephemeral);
+    made = true;
   } else {
     check_same_options(*queue, options, given);
   }
@@ -165,12 +172,13 @@ MemberGrant Exchange::attach_member(std::uint64_t client, const SubscriptionOpti
     lane.ack_segment = shm::Segment::attach(directory_, ack_name(queue->id, incarnation), shm::SegmentKind::ack_page,
                                             shm::Access::read_only);
   } catch (const Error&) {
+    if (lane.ack_incarnation != 0) directory_.remove(ack_name(queue->id, lane.ack_incarnation));
     lane.ack_incarnation = 0;
     if (queue->dispatched()) {
       if (lane.has_ring) retire_ring(lane);
       queue->members.pop_back();
     }
-    if (queue->ephemeral) remove_subscription(*queue);
+    if (made) remove_subscription(*queue);
     throw;
   }
   lane.acks = ring::AckReader(lane.ack_segment.as<shm::AckPage>(), lane.slots());

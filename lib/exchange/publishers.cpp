@@ -87,18 +87,18 @@ PublisherGrant Exchange::open_publisher(std::uint64_t client, const std::string&
       throw Error(ErrorCode::no_space, "publisher '" + name + "'", "the bus has its 1,024 publishers already",
                   "close some, or reuse names");
     }
-    auto fresh = std::make_unique<Ingress>();
-    fresh->slot = static_cast<std::uint16_t>(free_slot);
+    auto added = std::make_unique<Ingress>();
+    added->slot = static_cast<std::uint16_t>(free_slot);
     // No name that a user can give: who took such a slot by its name would go on with the numbers of others.
-    fresh->name = name.empty() ? "@" + std::to_string(free_slot) : name;
+    added->name = name.empty() ? "@" + std::to_string(free_slot) : name;
     shm::PublisherEntry& entry = page_->publishers[free_slot];
     std::array<char, shm::name_bytes> text{};
-    fresh->name.copy(text.data(), text.size() - 1);
+    added->name.copy(text.data(), text.size() - 1);
     shm::shared_copy(entry.name.data(), text.data(), text.size());
     entry.state.store(static_cast<std::uint32_t>(kind),
                       std::memory_order_release);  // release(publisher.state): the name
-    found = fresh.get();
-    publishers_[free_slot] = std::move(fresh);
+    found = added.get();
+    publishers_[free_slot] = std::move(added);
   }
 
   const std::uint64_t incarnation = next_file();
@@ -117,6 +117,11 @@ PublisherGrant Exchange::open_publisher(std::uint64_t client, const std::string&
           page->events.store(shm::events_of(block), std::memory_order_relaxed);  // relaxed: nobody knows the file yet
         });
   }
+  // Mapped before it counts: where the system refuses one of the files, or a mapping, the name is as it was.
+  Ingress fresh;
+  fresh.slot = found->slot;
+  fresh.incarnation = incarnation;
+  fresh.own = kind == shm::PublisherState::exchange;
   try {
     const shm::Segment cursor =
         shm::Segment::create(directory_, cursor_file, shm::SegmentKind::ingress_cursor, cursor_first_bytes, generation_,
@@ -125,22 +130,20 @@ PublisherGrant Exchange::open_publisher(std::uint64_t client, const std::string&
                                page->blocks[0] = block;
                                page->owner = stored(owner);
                              });
+    map_ingress(fresh);
   } catch (const Error&) {
     directory_.remove(ring_file);
+    directory_.remove(cursor_file);
     throw;
   }
   shm::PublisherEntry& entry = page_->publishers[found->slot];
   entry.client.store(client, std::memory_order_relaxed);            // relaxed: published by incarnation
   entry.incarnation.store(incarnation, std::memory_order_release);  // release(publisher.incarnation): its files count
   if (old != 0) directory_.remove(cursor_name(found->slot, old));
-  found->incarnation = incarnation;
-  found->client = client;
-  found->closing = false;
-  found->quarantined = false;
-  found->own = kind == shm::PublisherState::exchange;
-  found->routes.clear();
-  found->withdrawn_topic.clear();
-  map_ingress(*found);
+  fresh.name = std::move(found->name);
+  fresh.client = client;
+  std::erase(hot_, found);
+  *found = std::move(fresh);
   heat(*found);
   return {found->slot, incarnation, found->name, block.sequence + 1, ring_file, cursor_file};
 }

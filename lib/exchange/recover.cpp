@@ -164,6 +164,8 @@ void Exchange::recover_subscription(FoundSubscription& found) {
   } catch (const Error& error) {
     if (passes(error.code())) throw;
     found.damage = error.what();
+  } catch (const std::bad_alloc&) {
+    throw;  // no damage, either
   } catch (const std::exception& error) {
     found.damage = error.what();
   }

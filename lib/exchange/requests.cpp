@@ -107,8 +107,13 @@ Reply Service::hello(Client& client, const Json& request) {
   } else {
     const std::uint64_t id = exchange_.new_client();
     shm::UniqueFd lock = directory_.create(lock_name(id));
-    shm::try_lock(lock.get());
-    client.lock_file = directory_.open(lock_name(id), true);
+    try {
+      shm::try_lock(lock.get());
+      client.lock_file = directory_.open(lock_name(id), true);
+    } catch (const Error&) {
+      directory_.remove(lock_name(id));
+      throw;
+    }
     reply.descriptors.push_back(
         std::move(lock));  // X's copy is closed once it is sent: the client alone holds the lock
     client.id = id;
@@ -138,19 +143,30 @@ Reply Service::publisher(Client& client, const Json& request) {
     reply.body = {{"slot", ingress->slot}, {"incarnation", ingress->incarnation}, {"name", ingress->name}};
   } else {
     check_may_publish(client);
+    const auto name = request.at("name").get<std::string>();
+    // Who asks for a name that he holds, and has not resumed since the last exchange died, never got its answer.
+    for (const auto& held : exchange_.publishers()) {
+      const bool his = held && held->client == client.id && held->name == name && !name.empty();
+      if (his && !held->has_bell) exchange_.detach_publisher(*held);
+    }
     const PublisherGrant grant =
-        exchange_.attach_publisher(client.id, request.at("name").get<std::string>(),
-                                   request.at("ring_bytes").get<std::uint64_t>(), client.identity);
+        exchange_.attach_publisher(client.id, name, request.at("ring_bytes").get<std::uint64_t>(), client.identity);
     ingress = exchange_.find_publisher(grant.slot, grant.incarnation);
-    reply.descriptors.push_back(directory_.open(grant.ring_file, true));
-    reply.descriptors.push_back(directory_.open(grant.cursor_file, false));
+    try {
+      reply.descriptors.push_back(directory_.open(grant.ring_file, true));
+      reply.descriptors.push_back(directory_.open(grant.cursor_file, false));
+      ingress->bell = new_bell(tag(Source::publisher, ingress->slot), reply);
+    } catch (const Error&) {
+      exchange_.detach_publisher(*ingress);  // nobody will have heard of it
+      throw;
+    }
     reply.body = {{"slot", grant.slot},
                   {"incarnation", grant.incarnation},
                   {"name", grant.name},
                   {"next_sequence", grant.next_sequence},
                   {"ring_bytes", request.at("ring_bytes")}};
   }
-  ingress->bell = new_bell(tag(Source::publisher, ingress->slot), reply);
+  if (reply.descriptors.empty()) ingress->bell = new_bell(tag(Source::publisher, ingress->slot), reply);
   ingress->has_bell = true;
   exchange_.heat(*ingress);
   return reply;
@@ -176,17 +192,28 @@ Reply Service::subscribe(Client& client, const Json& request) {
         control::options_from_json(request.at("name").get<std::string>(),
                                    request.at("patterns").get<std::vector<std::string>>(), request.at("options"));
     check_subscribe(client, options, ephemeral);
+    // As for publishers. Of a group he may be several members, of which some are still to be resumed.
+    Queue* held = ephemeral ? nullptr : exchange_.find_queue(options.name);
+    if (held != nullptr && !held->dispatched() && held->lane.client == client.id && !held->lane.bell) {
+      exchange_.detach_member(held->lane);
+    }
     const MemberGrant grant = exchange_.attach_member(
         client.id, options, ephemeral, request.value("given", std::vector<std::string>{}), client.identity);
     lane = grant.lane;
     const Queue* queue = grant.queue;
-    reply.descriptors.push_back(directory_.open(grant.ring_file, false));
-    reply.descriptors.push_back(directory_.open(grant.ack_file, true));
+    try {
+      reply.descriptors.push_back(directory_.open(grant.ring_file, false));
+      reply.descriptors.push_back(directory_.open(grant.ack_file, true));
+      lane->bell = new_bell(tag(Source::queue, queue->index), reply);
+    } catch (const Error&) {
+      exchange_.detach_member(*lane);  // nobody will have heard of it
+      throw;
+    }
     reply.body = {{"subscription", queue->id},         {"name", queue->options.name},
                   {"ack_page", lane->ack_incarnation}, {"entry", grant.entry},
                   {"position", grant.position},        {"options", control::options_to_json(queue->options)}};
   }
-  lane->bell = new_bell(tag(Source::queue, lane->queue->index), reply);
+  if (reply.descriptors.empty()) lane->bell = new_bell(tag(Source::queue, lane->queue->index), reply);
   return reply;
 }
 
@@ -295,6 +322,7 @@ Reply document_reply(const std::string& what, std::string_view content) {
   std::size_t written = 0;
   while (file && written < content.size()) {
     const ssize_t result = ::write(file.get(), content.data() + written, content.size() - written);
+    if (result < 0 && errno == EINTR) continue;
     if (result <= 0) break;
     written += static_cast<std::size_t>(result);
   }
