@@ -80,6 +80,10 @@ struct BusOptions {
   std::string client_name = {};
   /// How long open() and requests wait for an answer of the exchange; > 0.
   Nanoseconds timeout = std::chrono::seconds(5);
+  /// Where this process may come to serve the bus: whether it then handles SIGBUS, so that no client can end it by cutting
+  /// its own files short. Other SIGBUS goes to the handler that was there before, which stays in use for good. The program
+  /// ackring-exchange always does this.
+  bool guard_bus_errors = false;
 };
 
 struct PublisherOptions {

@@ -24,12 +24,13 @@ constexpr int longest_pause_ms = 16;  // a look at a socket that nobody serves c
 // An endpoint that could not be resumed for lack of something is tried again after this time, as is a post.
 constexpr int retry_pause_ms = 100;
 
-// A thread of the library: the program's signals are for the program's threads.
+// A thread of the library: the program's signals are for the program's threads; a fault is for the thread that makes it.
 template <class Body>
 std::thread start_thread(const char* name, Body body) {
   sigset_t all;
   sigset_t before;
   ::sigfillset(&all);
+  ::sigdelset(&all, SIGBUS);
   ::pthread_sigmask(SIG_SETMASK, &all, &before);
   std::thread thread;
   try {
@@ -350,6 +351,7 @@ void Connection::start_host() {
   }
   exchange::HostOptions options;
   options.listen = !socket_path_.empty();
+  options.guard_bus_errors = options_.guard_bus_errors;
   // A child of a fork must not have its lock, so no fork happens until the guard knows it; a large bus takes a while.
   ForkGuard::Hold no_fork = ForkGuard::hold();
   auto host = std::make_unique<exchange::Host>(std::move(directory), name_, options);

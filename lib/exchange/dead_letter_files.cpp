@@ -1,5 +1,7 @@
 #include "lib/exchange/dead_letter_files.hpp"
 
+#include <cstdio>
+
 #include "lib/control/subscription_codec.hpp"
 #include "lib/exchange/snapshot.hpp"
 #include "lib/shm/segment.hpp"
@@ -62,6 +64,25 @@ void walk_dead_files(const shm::Directory& directory, const std::string& name,
     }
     return each(event);
   });
+}
+
+void walk_log(const shm::Directory& directory, const std::string& prefix, std::uint64_t head, std::uint64_t tail,
+              const std::function<bool(std::uint64_t, const shm::RecordHeader&)>& each) {
+  for (std::uint64_t segment = head >> 32; segment <= tail >> 32; ++segment) {
+    char number[16];
+    std::snprintf(number, sizeof number, "%08u", static_cast<unsigned>(segment));
+    const std::string name = prefix + "." + number;
+    if (!directory.exists(name)) continue;
+    const shm::Segment mapped = shm::Segment::attach(directory, name, shm::SegmentKind::log, shm::Access::read_only);
+    std::uint64_t at = segment == head >> 32 ? head & 0xffffffff : shm::log_data_offset;
+    const std::uint64_t end = segment == tail >> 32 ? tail & 0xffffffff : mapped.bytes();
+    while (at + 16 <= end) {
+      const auto* record = mapped.as<const shm::RecordHeader>(at);
+      if (record->kind != static_cast<std::uint16_t>(shm::RecordKind::event) || record->bytes == 0) break;
+      if (!each(segment << 32 | at, *record)) return;
+      at += record->bytes;
+    }
+  }
 }
 
 }  // namespace ackring::exchange

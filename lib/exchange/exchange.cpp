@@ -6,6 +6,7 @@
 
 #include "ackring/error.hpp"
 #include "lib/exchange/deliver.hpp"
+#include "lib/shm/bus_error_guard.hpp"
 #include "lib/shm/versioned.hpp"
 
 namespace ackring::exchange {
@@ -233,7 +234,13 @@ bool Exchange::define_topic(Ingress& ingress, const RecordHeader& header, const 
 void Exchange::quarantine(Ingress& ingress, const std::string& why) {
   ingress.quarantined = true;
   ingress.cursor->quarantined.store(1, std::memory_order_relaxed);  // relaxed: a notice, nothing depends on its order
-  report_.push_back("publisher " + ingress.name + ": quarantined: " + why);
+  note("publisher " + ingress.name + ": quarantined: " + (ingress.ring_segment.cut_short() ? cut_short : why));
+}
+
+// A client that comes back with new damage again and again must not fill X's memory with it.
+void Exchange::note(std::string line) {
+  constexpr std::size_t most_lines = 1000;
+  if (report_.size() < most_lines) report_.push_back(std::move(line));
 }
 
 // ------------------------------------------------------------------------------------------------------------ waiting
@@ -241,6 +248,7 @@ void Exchange::quarantine(Ingress& ingress, const std::string& why) {
 void Exchange::tick(std::uint64_t now_ns) {
   serve(now_ns);
   now_ns_ = clock_ns_ = now_ns;
+  if (shm::bus_errors() != bus_errors_) look_for_cut_files();
   page_->tick_ns.store(now_ns, std::memory_order_relaxed);  // relaxed: a sign of life for tools
   for (std::size_t i = 0; i < active_.size();) {
     Queue& queue = *active_[i];

@@ -18,6 +18,7 @@
 #include <string>
 #include <string_view>
 #include <unordered_map>
+#include <utility>
 #include <vector>
 
 #include "ackring/options.hpp"
@@ -53,6 +54,12 @@ struct MemberGrant {
   std::uint64_t position = 0;  // where its record is looked for
   std::string ring_file;       // read-only for the client
   std::string ack_file;        // writable for the client
+};
+
+/// A client that has written what no client writes. What it shared by that is gone already.
+struct Offence {
+  std::uint64_t client = 0;
+  std::string why;  // for it to read before its connection is closed
 };
 
 class Exchange {
@@ -97,6 +104,8 @@ class Exchange {
   [[nodiscard]] Ingress* find_publisher(std::uint16_t slot, std::uint64_t incarnation) noexcept;
   [[nodiscard]] Queue* find_queue(std::string_view name) noexcept;
   [[nodiscard]] Queue* find_queue(std::uint64_t id) noexcept;
+  /// Clients whose connections are to be closed; each offence once.
+  [[nodiscard]] std::vector<Offence> take_offences() noexcept { return std::exchange(offences_, {}); }
   /// Client incarnations that hold something, each once, and whose they are.
   [[nodiscard]] std::map<std::uint64_t, uid_t> holders() const;
 
@@ -145,7 +154,7 @@ class Exchange {
   [[nodiscard]] std::uint64_t generation() const noexcept { return generation_; }
   /// Lock files of clients that were there when it started; the service judges which of them are alive.
   [[nodiscard]] const std::vector<std::string>& client_files() const noexcept { return client_files_; }
-  /// What recovery found and did, for the log: one line each.
+  /// What recovery found and did, and what was set aside since, for the log: one line each, and no more than 1,000.
   [[nodiscard]] const std::vector<std::string>& report() const noexcept { return report_; }
   void set_fence_required(bool required) noexcept { fence_required_ = fence_required_ || required; }
 
@@ -178,6 +187,7 @@ class Exchange {
   bool define_topic(Ingress& ingress, const shm::RecordHeader& header, const std::byte* text);
   void quarantine(Ingress& ingress, const std::string& why);
   void activate(Queue& queue);
+  void note(std::string line);
 
   // deliver.hpp, deliver.cpp
   bool ready(Queue& queue, std::uint64_t bytes, std::uint64_t now_ns, bool redoing);
@@ -199,6 +209,11 @@ class Exchange {
   void pass_decided(Lane& lane, std::uint64_t until);
   void move_floor(Lane& lane, std::uint64_t entry);
   void set_state(Lane& lane, std::uint64_t entry, shm::DeliveryState state, bool let_go);
+
+  // distrust.cpp
+  void check_ack_page(Lane& lane);
+  void distrust(Lane& lane, const char* why);
+  void look_for_cut_files();
 
   // pump.cpp, retry.cpp, watchdog.cpp
   bool pump(Queue& queue);
@@ -347,8 +362,12 @@ class Exchange {
   std::unordered_map<std::uint64_t, Queue*> by_id_;
   std::vector<std::string> client_files_;
   std::vector<std::string> report_;
+  std::vector<Offence> offences_;
+  std::uint64_t bus_errors_ = 0;  // as last seen
 };
 
+/// What is said of a file that its client has made shorter.
+inline constexpr const char* cut_short = "its file was cut short";
 /// Bounds of one batch, so that no publisher and no backlog holds up the others.
 inline constexpr std::uint64_t batch_events = 256;
 inline constexpr std::uint64_t batch_bytes = 128u << 10;

@@ -14,6 +14,7 @@
 #include "lib/exchange/exchange.hpp"
 #include "lib/exchange/service.hpp"
 #include "lib/exchange/snapshot.hpp"
+#include "lib/shm/bus_error_guard.hpp"
 #include "lib/shm/lock.hpp"
 #include "lib/shm/park.hpp"
 
@@ -90,6 +91,10 @@ Host::Host(std::shared_ptr<shm::Directory> directory, std::string bus, HostOptio
   event.data.u64 = tag(Source::stop, 0);
   ::epoll_ctl(state.epoll.get(), EPOLL_CTL_ADD, state.stop_event.get(), &event);
 
+  if (options.guard_bus_errors) {  // before anything of a client is mapped
+    shm::guard_bus_errors();
+    shm::unblock_bus_errors();
+  }
   const bool membarrier = shm::register_membarrier();
   state.exchange = std::make_unique<Exchange>(*state.directory, state.options.access);
   shm::ExchangeSegment& page = state.exchange->page();
@@ -174,6 +179,7 @@ void Host::State::tick(std::uint64_t now_ns) {
 void Host::run() {
   State& state = *state_;
   Exchange& exchange = *state.exchange;
+  if (state.options.guard_bus_errors) shm::unblock_bus_errors();  // it need not be the thread that made the host
   const Wait wait = state.options.wait;
   std::uint64_t now_ns = shm::Environment::now_ns();
   std::uint32_t idle = 0;

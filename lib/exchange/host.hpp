@@ -19,6 +19,8 @@ struct HostOptions {
   unsigned socket_mode = 0600;
   int socket_group = -1;  // gid, -1: leave it
   bool listen = true;     // false: only connect() (in-memory buses)
+  bool guard_bus_errors =
+      false;  // a client may cut its files short (shm/bus_error_guard.hpp): the process's SIGBUS is ours
   control::AccessRules access = {};
 };
 

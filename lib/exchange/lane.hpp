@@ -49,7 +49,7 @@ struct Lane {
   ring::AckReader acks;       // of the member's ack page; invalid without a member
   std::uint64_t taken = 0;    // as last seen; never beyond `entries`
   std::uint64_t decided = 0;  // state bytes that are not zero in [floor_entry, entries)
-  std::uint64_t invalid_acks = 0;
+  ring::AckMarks seen;        // the page's counts at the last look of a tick
   TakenMarks marks;
   std::uint64_t timed_out_below = 0;                         // entries below were looked at for a time-out
   std::uint64_t full_since_ns = 0;                           // when the ring was found full, 0: it is not
@@ -68,6 +68,8 @@ struct Lane {
   std::uint16_t number = 0;  // MemberRing::number
   std::uint64_t client = 0;  // client incarnation of the member, 0: none
   bool leaving = false;      // its member is gone, but could not be detached yet
+  bool distrusted =
+      false;  // its ack page is not a possible one: X reads it no more, and all in the ring counts as taken
 
   std::unique_ptr<std::uint32_t[]> ends_storage;  // as it comes: pages that are never used are never there
   shm::Segment ring_segment;

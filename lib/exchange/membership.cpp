@@ -182,6 +182,7 @@ MemberGrant Exchange::attach_member(std::uint64_t client, const SubscriptionOpti
     throw;
   }
   lane.acks = ring::AckReader(lane.ack_segment.as<shm::AckPage>(), lane.slots());
+  lane.seen = {lane.taken, lane.taken, lane.taken, lane.taken};
   lane.client = client;
   lane.marks.start(*lane.ring_page, lane.taken);
   lane.revoked_from = lane.taken;
@@ -210,6 +211,7 @@ void Exchange::detach_member(Lane& lane) {
   lane.leaving = true;
   lane.bell = shm::Bell{};
   const std::uint64_t now_ns = now_ns_ != 0 ? now_ns_ : shm::Environment::now_ns();
+  check_ack_page(lane);
   settle(lane);
   sweep_verdicts(lane, now_ns);
   // What is left of the taken ones has no verdict: at-most-once deliveries count as acked, others are delivered again.
@@ -242,7 +244,7 @@ void Exchange::detach_member(Lane& lane) {
   lane.ack_segment = shm::Segment{};
   lane.ack_incarnation = lane.client = 0;
   lane.marks.clear();
-  lane.leaving = false;
+  lane.leaving = lane.distrusted = false;
   if (queue.ending) activate(queue);  // the tick sees whether anything is left
   if (queue.ephemeral) {
     remove_subscription(queue);

@@ -163,8 +163,10 @@ void Exchange::map_ingress(Ingress& ingress) {
   ingress.ring_segment =
       shm::Segment::attach(directory_, ring_file, shm::SegmentKind::ingress_ring, shm::Access::read_only);
   ingress.ring_page = ingress.ring_segment.as<shm::IngressRing>();
-  const std::uint64_t ring_bytes = ingress.ring_page->ring_bytes;
-  if (!std::has_single_bit(ring_bytes) || shm::page_bytes + ring_bytes > ingress.ring_segment.bytes()) {
+  // One load (F26): the publisher can write there.
+  const std::uint64_t ring_bytes = *static_cast<const volatile std::uint64_t*>(&ingress.ring_page->ring_bytes);
+  if (!std::has_single_bit(ring_bytes) || ring_bytes < limits::min_ring_bytes || ring_bytes > limits::max_ring_bytes ||
+      shm::page_bytes + ring_bytes > ingress.ring_segment.bytes()) {
     throw Error(ErrorCode::damaged, ring_file, "its size does not fit its file");
   }
   ingress.reader = ring::RingReader(ingress.ring_segment.data() + shm::page_bytes, ring_bytes, &ingress.ring_page->tail,

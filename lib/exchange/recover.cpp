@@ -68,6 +68,7 @@ void Exchange::recover_subscriptions(const std::vector<std::string>& files) {
     sigset_t all;
     sigset_t before;
     ::sigfillset(&all);
+    ::sigdelset(&all, SIGBUS);                      // a fault is for the thread that makes it
     ::pthread_sigmask(SIG_SETMASK, &all, &before);  // the program's signals are for the program's threads
     try {
       helper = std::async(std::launch::async, recover, 0, found.size() / 2);
@@ -216,8 +217,12 @@ void Exchange::recover_ring(Lane& lane) {
     if (!attach_ack_page(lane)) throw Error(ErrorCode::damaged, ack_name(queue.id, lane.ack_incarnation), "just made");
   }
   lane.acks = ring::AckReader(lane.ack_segment.as<shm::AckPage>(), lane.slots());
-  const std::uint64_t taken = lane.acks.taken();
-  if (taken - lane.floor_entry <= open) lane.taken = taken;
+  lane.seen = lane.acks.marks();
+  if (lane.seen.taken - lane.floor_entry <= open) lane.taken = lane.seen.taken;
+  if (lane.client == 0) {  // X had found that this page is not to be believed
+    lane.leaving = lane.distrusted = true;
+    lane.taken = lane.entries;
+  }
   lane.revoked_from = lane.taken;
   lane.revoked_to = lane.ring_page->revoked.load(std::memory_order_relaxed);  // relaxed: X's own word
   adopt_marks(lane, served_ns_);

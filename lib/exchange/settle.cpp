@@ -60,14 +60,14 @@ void Exchange::pass_decided(Lane& lane, std::uint64_t until) {
 }
 
 void Exchange::settle(Lane& lane) {
-  if (!lane.has_member()) return;
+  if (!lane.has_member() || lane.distrusted) return;
   // `acked_through` before `taken`: the member stores them the other way round, so it can't be seen ahead.
   const std::uint64_t through = lane.acks.acked_through();
   const std::uint64_t refused = lane.acks.refused();
   const std::uint64_t released = lane.acks.released();
   const std::uint64_t taken = lane.acks.taken();
-  if (taken - lane.taken > lane.entries - lane.taken) {
-    ++lane.invalid_acks;  // beyond what was delivered, or rewound (F25, F28): X keeps what it knows
+  if (taken - lane.taken > lane.entries - lane.taken) [[unlikely]] {
+    distrust(lane, "taken is not a possible count");  // beyond what was delivered, or rewound (F25, F28)
     return;
   }
   lane.taken = taken;

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <charconv>
 #include <chrono>
-#include <cstdio>
 #include <map>
 
 #include "ackring/error.hpp"
@@ -27,6 +26,7 @@ struct PublisherView {
   shm::IngressBlock block{};
   std::uint64_t committed = 0;  // as the publisher says
   std::uint64_t back_pressured = 0;
+  bool quarantined = false;
 };
 
 Json describe(const PublisherView& view) {
@@ -41,11 +41,13 @@ Json describe(const PublisherView& view) {
           {"discarded", block.discarded},
           {"denied", block.denied},
           {"in_ring", in_ring},
-          {"back_pressured", view.back_pressured}};
+          {"back_pressured", view.back_pressured},
+          {"quarantined", view.quarantined}};
 }
 
-PublisherView view_of(std::string name, const shm::IngressBlock& block, const shm::IngressRing* ring) {
-  PublisherView view{std::move(name), block, 0, 0};
+PublisherView view_of(std::string name, const shm::IngressBlock& block, const shm::IngressRing* ring,
+                      bool quarantined) {
+  PublisherView view{std::move(name), block, 0, 0, quarantined};
   if (ring != nullptr) {
     view.committed = ring->events.load(std::memory_order_relaxed);  // relaxed: for people; the publisher writes it
     view.back_pressured = ring->back_pressured.load(std::memory_order_relaxed);  // relaxed: as above
@@ -155,6 +157,7 @@ Json describe(const SubscriptionView& view) {
           {"redelivered", block.redelivered},
           {"requeued", block.requeued},
           {"late_acks", totals[index(DeliveryState::late_ack)]},
+          {"invalid_acks", view.invalid_acks},
           {"dead_lettered", block.dead_lettered},
           {"dropped", dropped},
           {"expired", block.expired},
@@ -172,7 +175,8 @@ Json describe(const SubscriptionView& view) {
 Json stat_document(const Exchange& exchange, const std::string& bus) {
   Json publishers = Json::array();
   for (const auto& ingress : exchange.publishers()) {
-    if (ingress) publishers.push_back(describe(view_of(ingress->name, ingress->block, ingress->ring_page)));
+    if (ingress)
+      publishers.push_back(describe(view_of(ingress->name, ingress->block, ingress->ring_page, ingress->quarantined)));
   }
   std::map<std::string, Json> subscriptions;
   for (const auto& queue : exchange.queues()) {
@@ -181,6 +185,7 @@ Json stat_document(const Exchange& exchange, const std::string& bus) {
     view.options = &queue->options;
     view.paused = queue->paused;
     view.block = queue->block;
+    view.invalid_acks = queue->state->invalid_acks.load(std::memory_order_relaxed);  // relaxed: X's own word
     queue->each_lane([&view](const Lane& lane) {
       if (lane.has_ring) {
         view.lanes.push_back({lane.ring_page, lane.ring_block, lane.entries, lane.taken, lane.revoked_from,
@@ -225,25 +230,6 @@ const shm::Intent& last_intent(const shm::ExchangeSegment& page) {
   return first > second ? intents[0] : intents[1];
 }
 
-void walk_log(const shm::Directory& directory, const std::string& prefix, std::uint64_t head, std::uint64_t tail,
-              const std::function<bool(std::uint64_t, const shm::RecordHeader&)>& each) {
-  for (std::uint64_t segment = head >> 32; segment <= tail >> 32; ++segment) {
-    char number[16];
-    std::snprintf(number, sizeof number, "%08u", static_cast<unsigned>(segment));
-    const std::string name = prefix + "." + number;
-    if (!directory.exists(name)) continue;
-    const shm::Segment mapped = shm::Segment::attach(directory, name, shm::SegmentKind::log, shm::Access::read_only);
-    std::uint64_t at = segment == head >> 32 ? head & 0xffffffff : shm::log_data_offset;
-    const std::uint64_t end = segment == tail >> 32 ? tail & 0xffffffff : mapped.bytes();
-    while (at + 16 <= end) {
-      const auto* record = mapped.as<const shm::RecordHeader>(at);
-      if (record->kind != static_cast<std::uint16_t>(shm::RecordKind::event) || record->bytes == 0) break;
-      if (!each(segment << 32 | at, *record)) return;
-      at += record->bytes;
-    }
-  }
-}
-
 namespace {
 
 bool moves_an_entry(std::uint32_t kind) {
@@ -283,6 +269,7 @@ Json describe_files(const shm::Directory& directory, std::uint64_t id, const std
   view.options = &options;
   view.paused = definition.at("paused");
   view.block = shm::read_block(subscription->version, subscription->blocks);
+  view.invalid_acks = subscription->invalid_acks.load(std::memory_order_relaxed);  // relaxed: a notice
   const shm::Intent& intent = last_intent(page);
   const std::uint64_t n = intent.n.load(std::memory_order_acquire);  // acquire(intent.n): its record
   const bool counted = view.block.n == n;
@@ -301,13 +288,19 @@ Json describe_files(const shm::Directory& directory, std::uint64_t id, const std
     lane.taken = lane.ring_block.floor_entry;
     // acquire(ring.ack_page): client belongs to it
     const std::uint64_t ack_page = lane.ring->ack_page.load(std::memory_order_acquire);
-    if (ack_page != 0 && directory.exists(Exchange::ack_name(id, ack_page))) {
-      mapped.push_back(shm::Segment::attach(directory, Exchange::ack_name(id, ack_page), shm::SegmentKind::ack_page,
-                                            shm::Access::read_only));
-      ++view.members;
-      lane.acks = ring::AckReader(mapped.back().as<const shm::AckPage>(), lane.ring->slots);
-      const std::uint64_t taken = lane.acks.taken();
-      if (taken - lane.taken <= lane.entries - lane.taken) lane.taken = taken;
+    const std::string ack_file = Exchange::ack_name(id, ack_page);
+    if (ack_page != 0 && directory.exists(ack_file)) {
+      mapped.push_back(shm::Segment::attach_client_file(directory, ack_file, shm::SegmentKind::ack_page,
+                                                        ring::ack_page_bytes(lane.ring->slots)));
+      // relaxed: published by ack_page
+      if (mapped.back().valid() && lane.ring->client.load(std::memory_order_relaxed) != 0) {
+        ++view.members;
+        lane.acks = ring::AckReader(mapped.back().as<const shm::AckPage>(), lane.ring->slots);
+        const std::uint64_t taken = lane.acks.taken();
+        if (taken - lane.taken <= lane.entries - lane.taken) lane.taken = taken;
+      } else {
+        lane.taken = lane.entries;  // as the next exchange will see it: recover.cpp
+      }
     }
     lane.revoked_from = lane.taken;
     lane.revoked_to = lane.ring->revoked.load(std::memory_order_relaxed);  // relaxed: a number of X's
@@ -372,13 +365,13 @@ Json stat_document(const shm::Directory& directory, const std::string& bus) {
     const shm::Segment cursor =
         shm::Segment::attach(directory, cursor_file, shm::SegmentKind::ingress_cursor, shm::Access::read_only);
     const auto* words = cursor.as<const shm::IngressCursor>();
-    shm::Segment ring;
     const std::string ring_file = Exchange::ingress_name(static_cast<std::uint16_t>(slot), incarnation);
-    if (directory.exists(ring_file)) {
-      ring = shm::Segment::attach(directory, ring_file, shm::SegmentKind::ingress_ring, shm::Access::read_only);
-    }
+    const shm::Segment ring =
+        shm::Segment::attach_client_file(directory, ring_file, shm::SegmentKind::ingress_ring, shm::page_bytes);
     publishers.push_back(describe(view_of(entry.name.data(), shm::read_block(words->version, words->blocks),
-                                          ring.valid() ? ring.as<const shm::IngressRing>() : nullptr)));
+                                          ring.valid() ? ring.as<const shm::IngressRing>() : nullptr,
+                                          // relaxed: a notice
+                                          words->quarantined.load(std::memory_order_relaxed) != 0)));
   }
   std::map<std::uint64_t, std::vector<std::string>> files;
   for (const std::string& name : directory.list("sub.")) files[number_after(name, 4)].push_back(name);

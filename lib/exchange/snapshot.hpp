@@ -39,6 +39,7 @@ struct SubscriptionView {
   shm::SubscriptionBlock block{};
   std::vector<LaneView> lanes;
   std::size_t members = 0;
+  std::uint64_t invalid_acks = 0;
   bool paused = false;
   /// Call `each` with the records of the log, oldest first, until it answers false. Those of the retry log may have left.
   std::function<void(const RecordVisitor& each)> walk_backlog;

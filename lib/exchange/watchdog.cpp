@@ -20,7 +20,7 @@ constexpr std::uint64_t ns_per_ms = 1'000'000;
 }  // namespace
 
 void Exchange::sweep_verdicts(Lane& lane, std::uint64_t now_ns) {
-  if (!lane.has_member() || lane.queue->at_most_once()) return;
+  if (!lane.has_member() || lane.distrusted || lane.queue->at_most_once()) return;
   const std::uint64_t through = lane.acks.acked_through();
   const std::uint64_t open = lane.taken - lane.floor_entry;
   const std::uint64_t through_open = through - lane.floor_entry <= open ? through - lane.floor_entry : 0;
@@ -31,6 +31,10 @@ void Exchange::sweep_verdicts(Lane& lane, std::uint64_t now_ns) {
     const std::uint8_t state = lane.state_of(entry);
     if ((state & shm::let_go_bit) != 0) continue;
     const ring::AckSeen seen = lane.acks.seen(entry);
+    if (seen.undefined) [[unlikely]] {
+      distrust(lane, "a word of it is no verdict");
+      return;
+    }
     const bool open_verdict = seen.verdict == Verdict::none || seen.verdict == Verdict::extend;
     const bool acked = seen.verdict == Verdict::ack || (open_verdict && at < through_open);
     if (state != 0) {
@@ -87,7 +91,7 @@ bool Exchange::time_out(Lane& lane, std::uint64_t entry, std::uint64_t now_ns) {
 
 void Exchange::expire(Lane& lane, std::uint64_t now_ns) {
   Queue& queue = *lane.queue;
-  if (!lane.has_member() || queue.at_most_once()) return;
+  if (!lane.has_member() || lane.distrusted || queue.at_most_once()) return;
   const std::uint64_t served_ns = served_at(now_ns);
   const std::uint64_t timed_out_before = lane.timed_out_below;
   std::uint64_t moves = 0;
@@ -159,6 +163,7 @@ void Exchange::serve(std::uint64_t now_ns) {
 void Exchange::sweep(Queue& queue, std::uint64_t now_ns) {
   queue.each_lane([&](Lane& lane) {
     if (lane.leaving) return;
+    check_ack_page(lane);
     settle(lane);
     sweep_verdicts(lane, now_ns);
     expire(lane, now_ns);

@@ -70,7 +70,29 @@ struct AckSeen {
   Verdict verdict = Verdict::none;
   std::uint32_t delay = 0;  // ms of a nack or an extension; of a reject: what reason() wants
   std::uint32_t count = 0;  // of extensions, modulo 16: another one than at the last look is a new extension
+  bool undefined = false;   // the word is of this lap, but nobody gives such a verdict
 };
+
+/// The four counts of a page, read in the order that keeps them comparable: none can be seen ahead of `taken`.
+struct AckMarks {
+  std::uint64_t through = 0;
+  std::uint64_t refused = 0;
+  std::uint64_t released = 0;
+  std::uint64_t taken = 0;
+};
+
+/// Can a page whose counts were `before` have these now, if `entries` is behind the last entry of its ring? Null: yes.
+/// Otherwise what is wrong with them.
+constexpr const char* impossible(const AckMarks& before, const AckMarks& now, std::uint64_t entries) noexcept {
+  const auto behind = [](std::uint64_t a, std::uint64_t b) { return static_cast<std::int64_t>(a - b) < 0; };
+  if (behind(now.taken, before.taken) || behind(entries, now.taken)) return "taken is not a possible count";
+  if (behind(now.through, before.through) || behind(now.taken, now.through))
+    return "acked_through is not a possible count";
+  if (behind(now.refused, before.refused) || behind(now.taken, now.refused)) return "refused is not a possible count";
+  if (behind(now.released, before.released) || behind(now.taken, now.released))
+    return "released is not a possible count";
+  return nullptr;
+}
 
 /// Bytes of the file of an ack page with `slots` (power of two) words.
 constexpr std::size_t ack_page_bytes(std::uint64_t slots) noexcept {
@@ -205,13 +227,24 @@ class AckReader {
   [[nodiscard]] std::uint64_t refused() const noexcept {
     return page_->refused.load(std::memory_order_acquire);  // acquire(ack.refused): words below may refuse
   }
+  /// All counts. What the member stores after `taken` is read before it.
+  [[nodiscard]] AckMarks marks() const noexcept {
+    AckMarks marks;
+    marks.through = acked_through();
+    marks.refused = refused();
+    marks.released = released();
+    marks.taken = taken();
+    return marks;
+  }
   /// What the word of an entry says; nothing if it is of another lap, or nobody defined it. One read.
   [[nodiscard]] AckSeen seen(std::uint64_t entry) const noexcept {
     const std::uint64_t word =
         words_[entry & mask_].load(std::memory_order_acquire);  // acquire(ack.word): the view's bytes may be reused
     const Verdict verdict = AckWord::verdict(word);
-    if (!AckWord::of_lap(word, entry >> shift_) || verdict == Verdict::none || verdict > Verdict::returned) return {};
-    return {verdict, AckWord::delay(word), AckWord::count(word)};
+    if (!AckWord::of_lap(word, entry >> shift_) || verdict == Verdict::none) return {};
+    if (verdict > Verdict::returned) [[unlikely]]
+      return {.undefined = true};
+    return {verdict, AckWord::delay(word), AckWord::count(word), false};
   }
   /// The final verdict of an entry; none while there is only an extension, which seen() tells.
   [[nodiscard]] Verdict verdict(std::uint64_t entry) const noexcept {

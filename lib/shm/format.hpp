@@ -258,7 +258,8 @@ struct SubscriptionSegment {
   alignas(64) Word64 version;
   Word64 backlog_tail;  // log position behind the last committed record
   Sink backlog;
-  std::array<std::uint8_t, 32> padding0;
+  Word64 invalid_acks;  // members that lost their place since their ack page was not a possible one
+  std::array<std::uint8_t, 24> padding0;
   std::array<SubscriptionBlock, 2> blocks;
   alignas(64) Word64 retry_tail;  // log position behind the last committed record
   Sink retry;

@@ -173,7 +173,8 @@
   F(SubscriptionSegment, version, 128, 8) \
   F(SubscriptionSegment, backlog_tail, 136, 8) \
   F(SubscriptionSegment, backlog, 144, 16) \
-  F(SubscriptionSegment, padding0, 160, 32) \
+  F(SubscriptionSegment, invalid_acks, 160, 8) \
+  F(SubscriptionSegment, padding0, 168, 24) \
   F(SubscriptionSegment, blocks, 192, 640) \
   F(SubscriptionSegment, retry_tail, 832, 8) \
   F(SubscriptionSegment, retry, 840, 16) \

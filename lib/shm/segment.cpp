@@ -16,6 +16,7 @@
 #include <cerrno>
 #include <utility>
 
+#include "ackring/limits.hpp"
 #include "lib/shm/system_error.hpp"
 
 namespace ackring::shm {
@@ -57,6 +58,14 @@ template <class T>
 T read_once(const T& field) noexcept {
   return *static_cast<const volatile T*>(&field);
 }
+
+// Do clients write such files? Another process can then make them shorter or longer at any time.
+bool written_by_clients(SegmentKind kind) noexcept {
+  return kind == SegmentKind::ingress_ring || kind == SegmentKind::ack_page;
+}
+
+// The most that is mapped of them, however long somebody has made them: no address space is lost to that.
+constexpr std::size_t most_client_bytes = page_bytes + limits::max_ring_bytes;
 
 // Makes bytes [begin, end) of the file real: what is short is an error now (F19).
 void allocate(int fd, std::size_t begin, std::size_t end, const std::string& object) {
@@ -109,7 +118,7 @@ void check_header(const SegmentHeader& header, SegmentKind kind, std::size_t byt
 }  // namespace
 
 struct Segment::Mapping {
-  Mapping(int fd, Access access, std::size_t bytes, std::string for_messages)
+  Mapping(int fd, Access access, std::size_t bytes, std::string for_messages, bool guarded)
       : object(std::move(for_messages)), depth(fork_depth()) {
     const ipc::mode_t mode = access == Access::read_write ? ipc::read_write : ipc::read_only;
     try {
@@ -122,6 +131,7 @@ struct Segment::Mapping {
     if (::madvise(region->get_address(), region->get_size(), MADV_DONTFORK) != 0) {
       throw system_error(object, "can't keep its mapping from children of fork", errno);
     }
+    if (guarded) guard = GuardedRange(region->get_address(), region->get_size());
   }
   Mapping(const Mapping&) = delete;
   Mapping& operator=(const Mapping&) = delete;
@@ -134,6 +144,7 @@ struct Segment::Mapping {
   std::string object;
   std::uint32_t depth;
   std::unique_ptr<ipc::mapped_region> region;
+  GuardedRange guard;  // behind `region`: it ends before the mapping does
 };
 
 Segment::Segment() noexcept = default;
@@ -171,7 +182,7 @@ Segment Segment::create(Directory& directory, const std::string& name, SegmentKi
   try {
     allocate(segment.fd_.get(), 0, bytes, object);
     segment.mapping_ =
-        std::make_unique<Mapping>(segment.fd_.get(), Access::read_write, std::max(bytes, reserve_bytes), object);
+        std::make_unique<Mapping>(segment.fd_.get(), Access::read_write, std::max(bytes, reserve_bytes), object, false);
     segment.base_ = static_cast<std::byte*>(segment.mapping_->region->get_address());
     segment.bytes_ = bytes;
     segment.name_ = name;
@@ -206,13 +217,15 @@ Segment Segment::attach(const Directory& directory, const std::string& name, Seg
 
 Segment Segment::attach(UniqueFd fd, const std::string& name, SegmentKind kind, Access access,
                         std::size_t reserve_bytes) {
-  const std::size_t bytes = file_bytes(fd.get(), name);
+  std::size_t bytes = file_bytes(fd.get(), name);
+  if (written_by_clients(kind)) bytes = std::min(bytes, most_client_bytes);
   if (bytes < sizeof(SegmentHeader)) {
     throw_damaged(name,
                   fmt::format("the file has {} bytes, fewer than the {} of a header", bytes, sizeof(SegmentHeader)));
   }
   Segment segment;
-  segment.mapping_ = std::make_unique<Mapping>(fd.get(), access, std::max(bytes, reserve_bytes), name);
+  const bool guarded = access == Access::read_only && written_by_clients(kind);
+  segment.mapping_ = std::make_unique<Mapping>(fd.get(), access, std::max(bytes, reserve_bytes), name, guarded);
   segment.base_ = static_cast<std::byte*>(segment.mapping_->region->get_address());
   segment.bytes_ = bytes;
   segment.name_ = name;
@@ -220,6 +233,20 @@ Segment Segment::attach(UniqueFd fd, const std::string& name, SegmentKind kind, 
   if (access == Access::read_write) segment.fd_ = std::move(fd);
   return segment;
 }
+
+Segment Segment::attach_client_file(const Directory& directory, const std::string& name, SegmentKind kind,
+                                    std::size_t least_bytes) {
+  try {
+    Segment segment = attach(directory, name, kind, Access::read_only);
+    if (segment.bytes() >= least_bytes) return segment;
+  } catch (const Error& error) {
+    const ErrorCode code = error.code();
+    if (code != ErrorCode::damaged && code != ErrorCode::layout_mismatch && code != ErrorCode::not_found) throw;
+  }
+  return {};
+}
+
+bool Segment::cut_short() const noexcept { return mapping_ && mapping_->guard.faulted(); }
 
 void Segment::grow(std::size_t bytes) {
   if (bytes <= bytes_) return;

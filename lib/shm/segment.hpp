@@ -3,6 +3,9 @@
 // Creating: temporary name → posix_fallocate (ENOSPC is an error now, never a SIGBUS later) → fill → magic, last, with
 // release → rename. Attaching: size, magic (acquire), layout version and kind are checked before anything else is read.
 // Mappings are MADV_DONTFORK: the child of a fork does not have them.
+//
+// Files that clients write (ingress rings, ack pages) may be made shorter or longer by them at any time. Whoever maps one
+// read-only maps at most as much as the limits allow, and has it guarded (shm/bus_error_guard.hpp).
 #pragma once
 
 #include <cstddef>
@@ -11,6 +14,7 @@
 #include <memory>
 #include <string>
 
+#include "lib/shm/bus_error_guard.hpp"
 #include "lib/shm/descriptor.hpp"
 #include "lib/shm/directory.hpp"
 #include "lib/shm/format.hpp"
@@ -38,12 +42,20 @@ class Segment {
   static Segment attach(UniqueFd fd, const std::string& name, SegmentKind kind, Access access,
                         std::size_t reserve_bytes = 0);
 
+  /// For looking at a file that a client may write: nothing is attached (valid() is false) where there is none, where it
+  /// has fewer than `least_bytes`, or where it is ruined. Throws Error: permission, no_space, system.
+  static Segment attach_client_file(const Directory& directory, const std::string& name, SegmentKind kind,
+                                    std::size_t least_bytes);
+
   /// Makes the file at least `bytes` long, allocated. Throws Error (no_space).
   void grow(std::size_t bytes);
 
   [[nodiscard]] bool valid() const noexcept { return base_ != nullptr; }
   [[nodiscard]] std::byte* data() const noexcept { return base_; }
-  /// Bytes of the file when it was mapped or last grown.
+  /// Has a client cut the file short, and somebody read behind its new end? It is zero everywhere then. Only where the
+  /// process guards against bus errors; it ends by SIGBUS otherwise.
+  [[nodiscard]] bool cut_short() const noexcept;
+  /// Bytes of the file when it was mapped or last grown; of a client's file, no more than the limits allow.
   [[nodiscard]] std::size_t bytes() const noexcept { return bytes_; }
   [[nodiscard]] const std::string& name() const noexcept { return name_; }
   template <class T>

@@ -109,6 +109,7 @@ int serve(const Options& options) {
   host_options.wait = options.wait;
   host_options.socket_group = options.socket_group;
   host_options.socket_mode = options.socket_mode;
+  host_options.guard_bus_errors = true;
   exchange::Host host(directory, options.bus, host_options);
   serving = &host;
   if (stopping != 0) host.stop();  // the signal came before there was a host to stop

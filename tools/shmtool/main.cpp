@@ -1,6 +1,7 @@
 // shmtool: looks at buses, publishes, subscribes, measures.
 #include <cstdlib>
 
+#include "lib/shm/bus_error_guard.hpp"
 #include "tools/common/program.hpp"
 #include "tools/shmtool/commands.hpp"
 
@@ -31,6 +32,7 @@ int main(int argc, char** argv) {
   add_bench(app, globals);
   add_demo(app, globals);
   return run_program("shmtool", app, argc, argv, [&globals, directory] {
+    ackring::shm::guard_bus_errors();  // it may look into files that a client cuts short meanwhile
     globals.directory_given = directory->count() > 0;
     ackring::shm::check_name("bus", globals.bus);
     return globals.run();
