@@ -34,9 +34,11 @@ void Service::check_resumed(const Client& client, Ingress& ingress) {
   const bool ruled = !ingress.permissions.everything || !permissions_of(client).everything;
   std::string why;
   if (ruled && ingress.owner != client.identity) why = "its client has other groups than when it was made";
-  if (!ingress.withdrawn_topic.empty()) {
-    why = "the access rules of the bus do not let uid " + std::to_string(client.identity.uid) + " publish to '" +
-          ingress.withdrawn_topic + "' any more";
+  // The library defines no topic that is denied. So this one was withdrawn since, perhaps by an exchange before this one.
+  for (std::uint32_t topic = 1; topic <= ingress.routes.size() && why.empty(); ++topic) {
+    if (!ingress.is_denied(topic)) continue;
+    why = "the access rules of the bus have taken a topic of it from uid " + std::to_string(client.identity.uid);
+    if (!ingress.withdrawn_topic.empty()) why += ": '" + ingress.withdrawn_topic + "'";
   }
   if (why.empty()) return;
   const std::string object = "publisher '" + ingress.name + "'";

@@ -10,7 +10,7 @@ using namespace ackring::test;
 namespace {
 
 constexpr uid_t alice = 50'001;
-constexpr std::uint64_t rounds = 40;
+constexpr std::uint64_t rounds = 60;
 
 control::AccessRules rules_of(std::vector<std::string> publish) {
   control::AccessRules rules;
@@ -119,10 +119,10 @@ class Scenario {
 
 TEST_CASE("any shared store: denied topics stay denied, and every event of them is counted once") {
   die_at_every_store<Scenario<false>>(" of denied topics");
-  die_again_in_recovery<Scenario<false>>(" of denied topics", 97, 7);
+  die_again_in_recovery<Scenario<false>>(" of denied topics", 29, 1);
 }
 
 TEST_CASE("any shared store: with narrower rules after it, each event is routed or denied, and none is both") {
   die_at_every_store<Scenario<true>>(" of topics withdrawn");
-  die_again_in_recovery<Scenario<true>>(" of topics withdrawn", 97, 7);
+  die_again_in_recovery<Scenario<true>>(" of topics withdrawn", 29, 1);
 }

@@ -181,6 +181,33 @@ class Access(support.Processes):
         self.assertEqual(self.as_user(TRADER, "pub", "fills.eu", "3"), b"published 1 events\n")
         self.assertEqual(self.stat()["subscriptions"][0]["matched"], 2)
 
+    def test_a_client_that_sleeps_through_narrower_rules_learns_of_them(self):
+        process = self.serve()
+        publishing = self.start(self.theirs, "pub", "orders.eu", "--lines", "-", stdin=subprocess.PIPE, user=TRADER,
+                                group=TRADER, extra_groups=[])
+        publishing.stdin.write(b"1\n")
+        publishing.stdin.flush()
+        self.wait_until(lambda: self.stat()["publishers"][:1] and self.stat()["publishers"][0]["unroutable"] == 1,
+                        "the first event is routed")
+        publishing.send_signal(signal.SIGSTOP)
+        for rules in (RULES.replace("orders.#", "fills.#"), RULES):
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            self.rules.write_text(rules, encoding="utf-8")
+            process = self.serve()
+        publishing.send_signal(signal.SIGCONT)
+        # Its ring's number for the topic leads nowhere any more, whatever the rules say by now: it has to make a new one.
+        while publishing.poll() is None:
+            try:
+                publishing.stdin.write(b"2\n")
+                publishing.stdin.flush()
+            except BrokenPipeError:
+                break
+        self.assertEqual(publishing.wait(support.PATIENCE), 3)
+        row = self.stat()["publishers"][0]
+        self.assertEqual((row["unroutable"], row["denied"]), (1, row["committed"] - 1))
+        self.assertEqual(self.as_user(TRADER, "pub", "orders.eu", "3"), b"published 1 events\n")
+
     def test_files_of_rules_that_are_none(self):
         def refused(status, *says):
             self.run_program(support.ARGUMENTS.exchange, "--access", str(self.rules), status=status, says=says)
