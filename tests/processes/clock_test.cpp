@@ -83,6 +83,9 @@ TEST_CASE("the exchange's wall clock jumps by ten years in both directions: no t
   for (const std::int64_t shift_s : {ten_years_s, -ten_years_s, std::int64_t{0}}) {
     CAPTURE(shift_s);
     wall_clock.set(shift_s);
+    const double uptime_s = shm_stat(temporary.path()).at("exchange").at("uptime_s");
+    CHECK(uptime_s >= 0);
+    CHECK(uptime_s < 2 * ten_years_s);
     if (++round == 2) {  // and a restart in a year that is not that of its predecessor
       exchange->kill();
       exchange = std::make_unique<ExchangeProcess>(temporary.path());
