@@ -214,7 +214,8 @@ void Exchange::detach_member(Lane& lane) {
   check_ack_page(lane);
   settle(lane);
   sweep_verdicts(lane, now_ns);
-  // What is left of the taken ones has no verdict: at-most-once deliveries count as acked, others are delivered again.
+  // What is left of the taken ones: at-most-once deliveries count as acked. Others may have a verdict still, since a sweep
+  // carries out so many only, or none; then they are delivered again.
   for (std::uint64_t entry = lane.floor_entry; entry != lane.taken; ++entry) {
     const std::uint8_t state = lane.state_of(entry);
     if (state != 0) {
@@ -224,6 +225,9 @@ void Exchange::detach_member(Lane& lane) {
     } else if (queue.at_most_once()) {
       set_state(lane, entry, shm::DeliveryState::acked, true);
     } else {
+      const ring::AckSeen seen = lane.acks.seen(entry);
+      const bool refused = seen.verdict == ring::Verdict::nack || seen.verdict == ring::Verdict::reject;
+      if (refused && fail(lane, entry, failure_of(lane, entry, seen), now_ns)) continue;
       Failure failure;
       failure.cause = shm::DeliveryState::member_died;
       failure.delay_ns = 0;

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <charconv>
-#include <cstring>
 #include <future>
 #include <system_error>
 
@@ -25,14 +24,6 @@ std::uint64_t number_after(std::string_view name, std::size_t prefix) {
   std::from_chars(name.data() + std::min(prefix, name.size()), name.data() + name.size(), number);
   return number;
 }
-
-// Are these eight state bytes zero? There are 65,536 in a ring of the usual size, and nobody writes them just now.
-bool none_of_eight(const shm::Word8* states) {
-  std::uint64_t eight = 0;
-  std::memcpy(&eight, states, sizeof eight);
-  return eight == 0;
-}
-static_assert(sizeof(shm::Word8) == 1);
 
 // What keeps a subscription from being read just now is no damage of it.
 bool passes(ErrorCode code) {
@@ -190,18 +181,22 @@ void Exchange::recover_ring(Lane& lane) {
     lane.ends[lane.entries & lane.slot_mask] = static_cast<std::uint32_t>(reader.position());
     ++lane.entries;
   }
-  // State bytes below the floor mean nothing; what a crash left of them is cleared before their slots are used again.
+  // State bytes below the floor mean nothing, but have to be zero when their slots are used again. Whoever moves the floor
+  // clears those that it passes before it moves again, so only the last move can have left any: those from the floor of
+  // the other copy of the block on. Where the death tore that copy, it has that floor still, or the next one, and then the
+  // last move was through.
   const std::uint64_t open = lane.entries - lane.floor_entry;
-  for (std::uint64_t slot = 0; slot < lane.slots(); ++slot) {
-    while (slot % 8 == 0 && slot < lane.slots() && none_of_eight(&lane.states[slot])) slot += 8;
-    if (slot >= lane.slots()) break;
+  // relaxed: X is the only writer
+  const std::uint64_t other = (lane.ring_page->version.load(std::memory_order_relaxed) & 1) ^ 1;
+  const std::uint64_t passed = lane.floor_entry - lane.ring_page->blocks[other].floor_entry;
+  const std::uint64_t unclear = static_cast<std::int64_t>(passed) > 0 ? std::min(passed, lane.slots() - open) : 0;
+  for (std::uint64_t entry = lane.floor_entry - unclear; entry != lane.floor_entry; ++entry) {
+    if (lane.state_of(entry) == 0) continue;
+    lane.states[entry & lane.slot_mask].store(0, std::memory_order_relaxed);  // relaxed: means nothing
+  }
+  for (std::uint64_t entry = lane.floor_entry; entry != lane.entries; ++entry) {
     // acquire(delivery.state): the move that the byte stands for
-    if (lane.states[slot].load(std::memory_order_acquire) == 0) continue;
-    if (((slot - lane.floor_entry) & lane.slot_mask) < open) {
-      ++lane.decided;
-    } else {
-      lane.states[slot].store(0, std::memory_order_relaxed);  // relaxed: means nothing
-    }
+    if (lane.states[entry & lane.slot_mask].load(std::memory_order_acquire) != 0) ++lane.decided;
   }
   lane.taken = lane.floor_entry;
   lane.client = lane.ring_page->client.load(std::memory_order_relaxed);  // relaxed: published by ack_page

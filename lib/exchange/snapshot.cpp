@@ -58,7 +58,7 @@ PublisherView view_of(std::string name, const shm::IngressBlock& block, const sh
 Json exchange_part(const shm::ExchangeSegment& page, const char* state) {
   // relaxed: all of these are notices for people
   const std::uint64_t started = page.started_unix_ns.load(std::memory_order_relaxed);
-  const double uptime = static_cast<double>(unix_now_ns() - started) / 1e9;
+  const double uptime = static_cast<double>(std::max(unix_now_ns(), started) - started) / 1e9;  // the clock may be set
   const bool alive = std::string_view(state) != "stopped";
   return {{"state", state},
           {"pid", alive ? page.pid.load(std::memory_order_relaxed) : 0},    // relaxed: as above

@@ -122,3 +122,27 @@ TEST_CASE("a subscription that can't be read just now is no damaged one: the exc
   CHECK(x.report().empty());
   CHECK(x.find_queue("s7") != nullptr);
 }
+
+TEST_CASE("files that an earlier boot has left are refused with the reason, and nothing is touched (F18)") {
+  const TemporaryBus bus;
+  shm::FileDirectory directory = bus.directory();
+  const auto change_boot = [&directory] {
+    const auto segment =
+        shm::Segment::attach(directory, "exchange", shm::SegmentKind::exchange, shm::Access::read_write);
+    segment.as<shm::ExchangeSegment>()->header.boot_id[5] ^= 0x40;
+  };
+  change_boot();
+  const std::vector<std::string> files = directory.list("");
+  try {
+    Exchange x(directory);
+    FAIL("it was opened");
+  } catch (const Error& error) {
+    CHECK(std::string(error.what()).find(directory.path() + ": the bus was left by an earlier boot") == 0);
+    CHECK(std::string(error.what()).find("move the directory away") != std::string::npos);
+  }
+  CHECK(directory.list("") == files);
+  change_boot();
+  Exchange x(directory);
+  CHECK(x.report().empty());
+  CHECK(x.find_queue("s0") != nullptr);
+}

@@ -320,3 +320,29 @@ TEST_CASE("an ack behind thousands of nacks is seen before anything times out") 
   CHECK(row["nacked"] == 4'000);
   CHECK(row["acked"] == 1'000);
 }
+
+TEST_CASE(
+    "a member that goes right after thousands of verdicts: each of them counts, for none was its death the cause") {
+  for (const bool rejects : {false, true}) {
+    CAPTURE(rejects);
+    World world;
+    constexpr std::uint64_t count = 3'000;  // more than one sweep carries out
+    SubscriptionOptions options = exact();
+    options.ack_timeout = std::chrono::seconds(10);
+    auto member = world.member("s", {"#"}, options);
+    auto publisher = world.publisher("", 1 << 20);
+    for (std::uint64_t i = 0; i < count; ++i) publisher.add("a", "x");
+    publisher.commit();
+    world.run();
+    Seen seen;
+    for (std::uint64_t i = 0; i < count; ++i) {
+      REQUIRE(member.take(seen));
+      CHECK((rejects ? member.reject(seen.entry, "no") : member.nack(seen.entry, 60'000)));
+    }
+    world.x->detach_members(*world.x->find_queue("s"), [](const exchange::Lane&) { return true; });
+    const auto row = row_of(world.stat(), "s");
+    CHECK(row["redelivered"] == 0);
+    CHECK(row[rejects ? "rejected" : "nacked"] == count);
+    CHECK(row[rejects ? "dlq_size" : "retry_waiting"] == count);
+  }
+}
