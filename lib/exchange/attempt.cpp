@@ -76,7 +76,7 @@ void rewrite(std::byte* to, const ring::EventParts& event, const Attempt& attemp
   ring::write_header(to, header, header.delivery);
   to += sizeof header;
   if (later != nullptr) {
-    shm::Environment::before_store(to, sizeof(shm::LaterInfo));
+    shm::Memory::writing(to, sizeof(shm::LaterInfo));
     std::memset(to, 0, sizeof(shm::LaterInfo));
     auto* info = reinterpret_cast<shm::LaterInfo*>(to);
     info->reason_bytes = static_cast<std::uint32_t>(later->reason.size());

@@ -13,7 +13,7 @@ namespace ackring::exchange {
 
 /// Both sides are 16-byte aligned and `bytes` is a multiple of 16: small bodies are copied without a call.
 inline void copy_body(std::byte* to, const std::byte* from, std::uint64_t bytes) {
-  shm::Environment::before_store(to, bytes);
+  shm::Memory::writing(to, bytes);
 #if defined(__SSE2__)
   if (bytes <= 256) {
     for (std::uint64_t at = 0; at < bytes; at += 16) {

@@ -224,7 +224,7 @@ void Explorer::replay(const std::string& trace, Result& result) {
   story_ = nullptr;
   result.trace = trace;
   result.story = story;
-  result.failure = failure_;
+  if (!failure_.empty()) result.failure = failure_;
 }
 
 void Explorer::tell(const char* what, const void* at, std::uint64_t value) {

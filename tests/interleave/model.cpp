@@ -92,7 +92,7 @@ std::size_t Model::find(const void* at, std::size_t bytes) {
   word.read = {};
   word.count = 1;
   if (word.values.empty()) word.values.emplace_back();
-  word.values[0] = {value_at(at, bytes), true, {}};
+  word.values[0] = {value_at(at, bytes), true, false, max_roles, {}};
   index_[slot] = static_cast<std::uint8_t>(used_ + 1);
   return used_++;
 }
@@ -114,7 +114,8 @@ std::uint64_t Model::take(Role& role, std::size_t word, std::size_t index, std::
   return seen.value;
 }
 
-Model::Value& Model::append(Role& role, std::size_t word, std::uint64_t value, std::memory_order order) {
+Model::Value& Model::append(std::size_t by, std::size_t word, std::uint64_t value, std::memory_order order) {
+  Role& role = roles_[by];
   Word& target = words_[word];
   ++stores_;
   const std::size_t index = target.count++;
@@ -123,9 +124,19 @@ Model::Value& Model::append(Role& role, std::size_t word, std::uint64_t value, s
   Value& stored = target.values[index];
   stored.value = value;
   stored.known = true;
+  stored.exchanged = false;
+  stored.role = by;
   stored.clock = releases(order) ? role.now : role.released;
   stored.clock.view[word] = static_cast<std::uint16_t>(index);
   return stored;
+}
+
+// A store that does not come after the one before it: the two could just as well be the other way round.
+void Model::check_order(std::size_t role, std::size_t word) {
+  const std::size_t newest = words_[word].count - 1;
+  const Value& last = words_[word].values[newest];
+  if (last.exchanged || last.role == role || last.role == max_roles || roles_[role].now.view[word] == newest) return;
+  fail("nothing orders the stores of two roles to " + name_of(words_[word].at));
 }
 
 std::uint64_t Model::load(std::size_t role, const void* word, std::size_t bytes, std::memory_order order) {
@@ -138,7 +149,9 @@ std::uint64_t Model::load(std::size_t role, const void* word, std::size_t bytes,
 void Model::store(std::size_t role, void* word, std::size_t bytes, std::uint64_t value, std::memory_order order) {
   if (order == std::memory_order_seq_cst) fail("seq_cst accesses are not modelled: use a fence");
   tick(role);
-  append(roles_[role], find(word, bytes), cut(value, bytes), order);
+  const std::size_t at = find(word, bytes);
+  check_order(role, at);
+  append(role, at, cut(value, bytes), order);
   std::memcpy(word, &value, bytes);
 }
 
@@ -149,7 +162,8 @@ std::uint64_t Model::fetch_add(std::size_t role, void* word, std::size_t bytes, 
   const std::size_t newest = words_[at].count - 1;
   const std::uint64_t old = take(roles_[role], at, newest, order);
   const std::uint64_t value = cut(old + add, bytes);
-  Value& stored = append(roles_[role], at, value, order);
+  Value& stored = append(role, at, value, order);
+  stored.exchanged = true;
   stored.clock.join(words_[at].values[newest].clock);  // the release sequence goes on
   std::memcpy(word, &value, bytes);
   return old;
@@ -168,7 +182,8 @@ bool Model::exchange_if(std::size_t role, void* word, std::size_t bytes, std::ui
     return false;
   }
   take(roles_[role], at, newest, order);
-  Value& stored = append(roles_[role], at, cut(desired, bytes), order);
+  Value& stored = append(role, at, cut(desired, bytes), order);
+  stored.exchanged = true;
   stored.clock.join(words_[at].values[newest].clock);
   std::memcpy(word, &desired, bytes);
   return true;
@@ -243,7 +258,7 @@ void Model::write(std::size_t role, void* to, const void* from, std::size_t byte
   each_granule(to, bytes, [&](void*, std::size_t word) { check_plain_write(role, word); });
   if (from != nullptr) std::memcpy(to, from, bytes);
   each_granule(to, bytes, [&](const void* granule, std::size_t word) {
-    append(roles_[role], word, value_at(granule, 8), std::memory_order_relaxed).known = from != nullptr;
+    append(role, word, value_at(granule, 8), std::memory_order_relaxed).known = from != nullptr;
   });
 }
 

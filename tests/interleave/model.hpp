@@ -8,9 +8,9 @@
 // Plain bytes are looked after in granules of eight: an access that does not happen after the last conflicting one, by
 // vector clocks, is a data race (as in CDSChecker, OOPSLA 2013).
 //
-// Not modelled: a load that reads a store which its own role's later stores enabled; two roles' stores to one word that
-// other words order against the order of execution (words here have one writer, but for exchanges); seq_cst accesses,
-// as the core has seq_cst fences only.
+// Not modelled: a load that reads a store which its own role's later stores enabled; seq_cst accesses, as the core has
+// seq_cst fences only. The values of a word are in the order of execution; where nothing but that orders two roles' stores
+// (words here have one writer at a time), the execution fails.
 #pragma once
 
 #include <array>
@@ -68,7 +68,9 @@ class Model {
  private:
   struct Value {
     std::uint64_t value;
-    bool known;  // false: written in place, only checked reads may see it
+    bool known;        // false: written in place, only checked reads may see it
+    bool exchanged;    // stored by an exchange, which has its place right behind the value that it replaced
+    std::size_t role;  // who stored it; max_roles: it was there at first
     Clock clock;
   };
   struct Word {
@@ -91,9 +93,10 @@ class Model {
   std::size_t find(const void* at, std::size_t bytes);
   std::size_t pick(const Role& role, std::size_t word);
   std::uint64_t take(Role& role, std::size_t word, std::size_t index, std::memory_order order);
-  Value& append(Role& role, std::size_t word, std::uint64_t value, std::memory_order order);
+  Value& append(std::size_t role, std::size_t word, std::uint64_t value, std::memory_order order);
   void tick(std::size_t role);
   void fail(std::string what);
+  void check_order(std::size_t role, std::size_t word);
   void check_plain_write(std::size_t role, std::size_t word);
   void check_plain_read(std::size_t role, std::size_t word);
   template <class Each>

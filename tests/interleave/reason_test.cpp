@@ -2,6 +2,7 @@
 #include <doctest/doctest.h>
 
 #include <array>
+#include <cstring>
 #include <string>
 
 #include "lib/ring/ack_table.hpp"
@@ -16,7 +17,7 @@ enum class Mistake { none, written_in_place };
 constexpr std::array<const char*, 3> texts{"the first reason, which is long",
                                            "a second reason, longer than the first one", "third"};
 
-// All rejects use slot 0: a step of each writer, as the slots are used in turn by 64 rejects.
+// Rejects use slot 0 again and again, as every 64th one does.
 class ReasonScenario final : public Scenario {
  public:
   /// `writers` threads reject `rejects` entries each.
@@ -41,21 +42,25 @@ class ReasonScenario final : public Scenario {
     if (role == 0) return read();
     for (std::size_t i = 0; i < rejects_; ++i) reject((role - 1) * rejects_ + i);
   }
+  void finish() override {
+    const std::uint64_t last = rejects_ - 1;
+    if (writers_ == 1) expect(reader_.reason(last, reader_.seen(last).delay) == texts[last], "the last reason is lost");
+  }
 
  private:
   static constexpr std::uint64_t slots = 4;
 
   void reject(std::uint64_t entry) {
     if (mistake_ == Mistake::written_in_place) {
-      std::array<std::uint64_t, 2> words{};
-      std::memcpy(words.data(), texts[entry], sizeof texts[0] * 0 + 5);
+      std::array<std::uint64_t, 15> words{};
+      std::memcpy(words.data(), texts[entry], std::strlen(texts[entry]));
       for (std::size_t i = 0; i < words.size(); ++i) slot().text[i].store(words[i], std::memory_order_relaxed);
       slot().entry.store(entry + 1, std::memory_order_release);
       (void)writer_.verdict(entry, ring::Verdict::reject, 1);
       return;
     }
-    page().reasons.store(0, std::memory_order_relaxed);  // as 64 rejects would
     expect(writer_.reject(entry, texts[entry]), "a reject is refused");
+    page().reasons.fetch_add(shm::reject_reasons - 1, std::memory_order_relaxed);  // as so many rejects would
   }
 
   // Looks at what was rejected until all is.
