@@ -1,5 +1,6 @@
 // Requests: what clients ask of the exchange over the control socket.
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
 
@@ -91,8 +92,11 @@ Reply Service::hello(Client& client, const Json& request) {
   if (resumed != 0) {
     if (!away_.contains(resumed)) let_go_of(resumed);
     const auto at = away_.find(resumed);
-    if (at == away_.end()) {
-      const auto connected = [resumed](const auto& entry) { return entry.second->id == resumed; };
+    // Another user's client is none that this one could know of.
+    if (at == away_.end() || at->second->uid != client.uid) {
+      const auto connected = [&](const auto& entry) {
+        return entry.second->id == resumed && entry.second->uid == client.uid;
+      };
       if (std::any_of(connected_.begin(), connected_.end(), connected)) {
         throw Error(ErrorCode::busy, "client " + std::to_string(resumed), "its earlier connection is still open",
                     "close that one");
@@ -107,6 +111,12 @@ Reply Service::hello(Client& client, const Json& request) {
     const std::uint64_t id = exchange_.new_client();
     shm::UniqueFd lock = directory_.create(lock_name(id));
     shm::try_lock(lock.get());
+    const std::string owner = std::to_string(client.uid) + "\n";  // for a successor, that nobody else takes its place
+    if (::pwrite(lock.get(), owner.data(), owner.size(), 0) != static_cast<ssize_t>(owner.size())) {
+      const int error = errno;
+      directory_.remove(lock_name(id));
+      throw Error(ErrorCode::no_space, lock_name(id), "the exchange can't write into it", "free some space", error);
+    }
     client.lock_file = directory_.open(lock_name(id), true);
     reply.descriptors.push_back(
         std::move(lock));  // X's copy is closed once it is sent: the client alone holds the lock
@@ -144,7 +154,7 @@ Reply Service::publisher(Client& client, const Json& request) {
                   {"next_sequence", grant.next_sequence},
                   {"ring_bytes", request.at("ring_bytes")}};
   }
-  ingress->bell = new_bell(tag(Source::publisher, ingress->slot), reply);
+  ingress->bell = new_bell(tag(Source::publisher, ingress->slot), client.user, reply);
   ingress->has_bell = true;
   exchange_.heat(*ingress);
   return reply;
@@ -178,7 +188,7 @@ Reply Service::subscribe(Client& client, const Json& request) {
                   {"ack_page", lane->ack_incarnation}, {"entry", grant.entry},
                   {"position", grant.position},        {"options", control::options_to_json(queue->options)}};
   }
-  lane->bell = new_bell(tag(Source::queue, lane->queue->index), reply);
+  lane->bell = new_bell(tag(Source::queue, std::uint64_t{lane->queue->index} << 16 | lane->number), client.user, reply);
   return reply;
 }
 
