@@ -6,6 +6,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <mutex>
 #include <utility>
 #include <vector>
@@ -24,7 +25,11 @@ namespace {
 
 constexpr std::uint64_t tick_ns = 5'000'000;
 constexpr std::uint64_t idle_tick_ns = 1'000'000'000;
-constexpr std::uint64_t control_busy_ns = 100'000;  // between looks at the sockets while events flow
+constexpr std::uint64_t control_busy_ns = 100'000;  // between looks at the sockets while events flow, at least, …
+constexpr std::uint64_t control_part = 4;           // … and so many times as long as the last one took
+constexpr std::uint64_t longest_look_ns = 500'000;  // at clients' requests; one of them may take longer
+constexpr std::uint64_t flow_ns = 10'000'000;       // events that came this long ago still count as flowing
+constexpr int accepts_per_look = 16;
 constexpr std::uint32_t spins_before_yield = 256;
 constexpr std::uint32_t yields_before_park = 200;
 
@@ -47,7 +52,10 @@ struct Host::State {
   std::vector<control::Socket> waiting;  // from connect(), until the loop takes them
   std::uint64_t next_tick_ns = 0;
   std::uint64_t next_control_ns = 0;
+  std::uint64_t moved_ns = 0;  // when events last moved
+  Account newcomers;           // what accepting them takes
 
+  void accept_some();
   void poll_control(int timeout_ms);
   void tick(std::uint64_t now_ns);
   void take_waiting();
@@ -141,30 +149,50 @@ void Host::State::take_waiting() {
   std::uint64_t count = 0;
   [[maybe_unused]] const ssize_t got = ::read(stop_event.get(), &count, sizeof count);
   const std::lock_guard guard(waiting_mutex);
-  for (control::Socket& socket : waiting) service->accept(std::move(socket));
+  const std::uint64_t now_ns = shm::Environment::now_ns();
+  for (control::Socket& socket : waiting) service->accept(std::move(socket), now_ns);
   waiting.clear();
+}
+
+// A crowd that comes and goes again and again gets a share of X's time, like a user who asks without end.
+void Host::State::accept_some() {
+  const std::uint64_t begin_ns = shm::Environment::now_ns();
+  if (begin_ns - moved_ns < flow_ns && newcomers.overdrawn(begin_ns)) return;
+  for (int i = 0; i < accepts_per_look; ++i) {
+    auto socket = listener.accept();
+    if (!socket) break;
+    service->accept(std::move(*socket), begin_ns);
+  }
+  const std::uint64_t end_ns = shm::Environment::now_ns();
+  newcomers.charge(end_ns - begin_ns, end_ns);
 }
 
 void Host::State::poll_control(int timeout_ms) {
   epoll_event events[64];
   const int count = ::epoll_wait(epoll.get(), events, 64, timeout_ms);
+  if (count <= 0) return;
+  service->events_flow_until(moved_ns + flow_ns);
+  const std::uint64_t begin_ns = shm::Environment::now_ns();
+  bool late = false;  // what is left over is there at the next look, behind what has not had its turn
   for (int i = 0; i < count; ++i) {
     const std::uint64_t number = events[i].data.u64 & 0xffffffff;
     switch (static_cast<Source>(events[i].data.u64 >> 32)) {
       case Source::listener:
-        while (auto socket = listener.accept()) service->accept(std::move(*socket));
+        if (!late) accept_some();
         break;
       case Source::stop:
         take_waiting();
         break;
       case Source::client:
+        if (late) break;
         service->serve(static_cast<int>(number));
+        late = shm::Environment::now_ns() - begin_ns > longest_look_ns;
         break;
       case Source::publisher:
         service->rang_publisher(number);
         break;
       case Source::queue:
-        service->rang_queue(number);
+        service->rang_queue(number >> 16, number & 0xffff);
         break;
     }
   }
@@ -172,7 +200,8 @@ void Host::State::poll_control(int timeout_ms) {
 
 void Host::State::tick(std::uint64_t now_ns) {
   exchange->tick(now_ns);
-  service->look_for_deaths();
+  service->events_flow_until(moved_ns + flow_ns);
+  service->tick(now_ns);
   next_tick_ns = now_ns + tick_ns;
 }
 
@@ -184,18 +213,24 @@ void Host::run() {
   std::uint64_t now_ns = shm::Environment::now_ns();
   std::uint32_t idle = 0;
   std::uint32_t rounds = 0;
+  bool flows = false;                                            // events have moved since the clock was looked at
   while (state.stopping.load(std::memory_order_relaxed) == 0) {  // relaxed: stop() also rings stop_event
     const bool moved = exchange.step(now_ns);
     // The clock and the sockets are looked at now and then: both cost more than a look at a ring.
     if ((++rounds & 63) == 0 || (!moved && idle >= spins_before_yield)) {
       now_ns = shm::Environment::now_ns();
+      if (moved || flows) state.moved_ns = now_ns;
+      flows = false;
       if (now_ns >= state.next_tick_ns) state.tick(now_ns);
       if (now_ns >= state.next_control_ns) {
         state.poll_control(0);
-        state.next_control_ns = now_ns + control_busy_ns;
+        const std::uint64_t begin_ns = now_ns;
+        now_ns = shm::Environment::now_ns();
+        state.next_control_ns = now_ns + std::max(control_busy_ns, control_part * (now_ns - begin_ns));
       }
     }
     if (moved) {
+      flows = true;
       idle = 0;
       continue;
     }
@@ -209,7 +244,7 @@ void Host::run() {
       continue;
     }
     if (exchange.prepare_park()) {
-      const bool soon = exchange.needs_tick() || state.service->waits_for_deaths();
+      const bool soon = exchange.needs_tick() || state.service->needs_tick();
       state.poll_control(static_cast<int>((soon ? tick_ns : idle_tick_ns) / 1'000'000));
       now_ns = shm::Environment::now_ns();
       if (now_ns >= state.next_tick_ns) state.tick(now_ns);

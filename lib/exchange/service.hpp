@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <memory>
 #include <optional>
 #include <string>
@@ -16,6 +17,7 @@
 #include "lib/control/socket.hpp"
 #include "lib/exchange/exchange.hpp"
 #include "lib/exchange/inspect.hpp"
+#include "lib/exchange/users.hpp"
 #include "lib/shm/directory.hpp"
 
 namespace ackring::exchange {
@@ -37,6 +39,9 @@ struct Client {
   std::string name;
   control::Identity identity;  // of one who has not come back since X started: the user alone
   shm::UniqueFd lock_file;     // another description of its lock file, to look at the lock
+  std::shared_ptr<User> user;  // nullptr: of X's own user
+  std::uint64_t heard_ns = 0;  // when its last request came
+  bool held = false;           // its socket is not looked at until its user's account allows it
 };
 
 class Service {
@@ -44,15 +49,18 @@ class Service {
   Service(shm::Directory& directory, Exchange& exchange, std::string bus, int epoll_fd);
   ~Service();
 
-  void accept(control::Socket socket);
+  /// Refuses those that have too many connections, saying so.
+  void accept(control::Socket socket, std::uint64_t now_ns);
   /// Something came from, or happened to, a client's connection, named by its descriptor.
   void serve(int fd);
   /// A doorbell rang.
   void rang_publisher(std::uint64_t slot);
-  void rang_queue(std::uint64_t index);
-  /// Looks for deaths among clients that are away, and for publishers that were quarantined.
-  void look_for_deaths();
-  [[nodiscard]] bool waits_for_deaths() const noexcept { return !away_.empty(); }
+  void rang_queue(std::uint64_t index, std::uint64_t member);
+  /// Events flow until then: who has overdrawn his account is not served before.
+  void events_flow_until(std::uint64_t ns) noexcept { flowing_until_ns_ = ns; }
+  /// Looks for deaths among clients that are away, and closes the connections of those that say nothing or were caught.
+  void tick(std::uint64_t now_ns);
+  [[nodiscard]] bool needs_tick() const noexcept { return !away_.empty() || !held_.empty(); }
   /// Tells everybody that the exchange goes.
   void close_all();
 
@@ -61,11 +69,21 @@ class Service {
  private:
   using Json = control::Json;
 
+  struct Newcomer {
+    int fd;
+    std::uint64_t until_ns;
+  };
+
   // service.cpp: connections
+  void watch_again();
+  void look_for_deaths();
+  bool look_at(std::uint64_t client);
+  void close_offenders();
+  void close_silent(std::uint64_t now_ns);
   bool answer(int fd, Client& client, Reply reply);
   void drop(int fd, const std::string& why);
   void let_go_of(std::uint64_t client);
-  shm::Bell new_bell(std::uint64_t tag, Reply& reply);
+  shm::Bell new_bell(std::uint64_t tag, const std::shared_ptr<User>& user, Reply& reply);
 
   // requests.cpp
   void handle(int fd, Client& client, control::Message& message);
@@ -104,9 +122,15 @@ class Service {
   int epoll_fd_;
   std::unordered_map<int, std::unique_ptr<Client>> connected_;       // by socket
   std::unordered_map<std::uint64_t, std::unique_ptr<Client>> away_;  // by id
+  std::deque<std::uint64_t> to_look_at_;                             // of away_, in turns; some have come back
+  std::deque<Newcomer> newcomers_;                                   // who has yet to say hello, oldest first
+  std::vector<int> held_;                                            // sockets of those who have overdrawn
+  std::uint64_t flowing_until_ns_ = 0;
+  Users users_;
 };
 
-/// What an epoll event is about: the kind in the upper half, a number in the lower.
+/// What an epoll event is about: the kind in the upper half, a number in the lower. Of a member's bell: the index of its
+/// queue and, in the lowest 16 bits, its number in there.
 enum class Source : std::uint64_t { listener = 1, stop = 2, client = 3, publisher = 4, queue = 5 };
 inline std::uint64_t tag(Source source, std::uint64_t number) {
   return static_cast<std::uint64_t>(source) << 32 | number;
