@@ -86,6 +86,7 @@ Outcome PublisherEndpoint::add(std::string_view topic, Bytes payload, const Even
   if (room.record == nullptr) [[unlikely]]
     return room.outcome;
   if (batch_ns_ == 0) batch_ns_ = shm::Environment::now_ns();
+  shm::Environment::at(shm::CrashPoint::publish_record);
   header.sequence = attributes.sequence == 0 ? ++sequence_ : use_sequence(attributes.sequence);
   header.published_ns = batch_ns_;
   ring::write_header(room.record, header, 0);
@@ -120,6 +121,7 @@ std::byte* PublisherEndpoint::write_timing(std::byte* to, const Times& times) co
 }
 
 inline void PublisherEndpoint::publish_tail() {
+  shm::Environment::at(shm::CrashPoint::publish_tail);
   if (topics_.size() != committed_topics_) [[unlikely]] {
     committed_topics_ = topics_.size();
     ring_->topics.store(committed_topics_, std::memory_order_relaxed);  // relaxed: published by the tail

@@ -157,6 +157,7 @@ Outcome PublisherEndpoint::define_topic(std::string_view topic) {
   header.kind = static_cast<std::uint16_t>(shm::RecordKind::topic);
   header.topic = number;
   header.payload_bytes = static_cast<std::uint32_t>(topic.size());
+  shm::Environment::at(shm::CrashPoint::publish_topic);
   shm::shared_copy(record, &header, sizeof header);
   shm::shared_copy(record + sizeof header, topic.data(), topic.size());
   writer_.advance(bytes);  // it is published with the event that uses it, or with a later one

@@ -21,6 +21,7 @@ bool Exchange::dead_ready(Queue& queue, std::uint64_t bytes) {
 
 void Exchange::append_dead(Queue& queue, const ring::EventParts& event, const Attempt& attempt, const Later& later) {
   touch_log(queue, queue.state->dead, queue.dead, Queue::dead_log);
+  shm::Environment::at(shm::CrashPoint::dead_append);
   const std::uint64_t bytes = rewritten_bytes(event, attempt, &later);
   rewrite(queue.dead.append(bytes), event, attempt, &later);
   ++queue.block.dead_of_n;
@@ -178,6 +179,7 @@ DeadLetterResult Exchange::requeue_dead(Queue& queue, const DeadLetterFilter& fi
     attempt.info.budget_from = attempt.info.attempt - (later.untaken ? 1 : 0);
     ++attempt.info.requeued;
     if (!queue.retry.reserve(rewritten_bytes(event, attempt, &later))) return false;
+    shm::Environment::at(shm::CrashPoint::dead_requeue);
     begin(TransactionKind::requeue, queue.id, position, 0);
     const std::uint64_t waiting = append_retry(queue, event, attempt, later);
     count_source(queue, TransactionKind::requeue, *event.header);
@@ -194,6 +196,7 @@ DeadLetterResult Exchange::requeue_dead(Queue& queue, const DeadLetterFilter& fi
 
 DeadLetterResult Exchange::purge_dead(Queue& queue, const DeadLetterFilter& filter) {
   const DeadLetterResult result = walk_dead(queue, filter, [&](std::uint64_t position, const ring::EventParts& event) {
+    shm::Environment::at(shm::CrashPoint::dead_purge);
     begin(TransactionKind::remove, queue.id, position, 0);
     touch(queue);
     count_source(queue, TransactionKind::remove, *event.header);

@@ -76,6 +76,7 @@ void Exchange::announce(Queue& queue) {
       letters_->writer.rollback(start);
       break;
     }
+    shm::Environment::at(shm::CrashPoint::dead_announce);
     begin(TransactionKind::announce, queue.id, from, 0);
     touch_sink(letters_->ingress->cursor->sink, n_, start);
     ++letters_->events;
@@ -186,6 +187,7 @@ void Exchange::redo_announce(Queue& queue, std::uint64_t from) {
   std::uint64_t position = from;
   const RecordHeader* record = queue.dead.at(position);
   if (record == nullptr) return;
+  shm::Environment::at(shm::CrashPoint::redo_announce);
   touch(queue);
   queue.block.dead_published = log::SegmentLog::next(position, *record);
   commit_sinks();

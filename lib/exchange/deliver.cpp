@@ -104,6 +104,7 @@ bool Exchange::overflow_ready(Queue& queue, std::uint64_t bytes) {
 std::byte* Exchange::place_in_ring(Lane& lane, std::uint64_t bytes) {
   if (!lane.has_credit()) return nullptr;
   touch_ring(lane);
+  shm::Environment::at(shm::CrashPoint::deliver_record);
   std::byte* to = lane.ring.claim(bytes);
   if (to == nullptr) return nullptr;
   lane.ring.advance(bytes);
@@ -120,6 +121,7 @@ std::byte* Exchange::place(Lane& lane, std::uint64_t bytes) {
     if (std::byte* to = place_in_ring(lane, bytes)) return to;
   }
   touch_backlog(queue);
+  shm::Environment::at(shm::CrashPoint::backlog_spill);
   queue.to_backlog = true;
   ++queue.block.backlog_of_n;
   ++queue.block.backlog_events;

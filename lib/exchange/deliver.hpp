@@ -41,6 +41,7 @@ inline void Exchange::put(Queue& queue, const shm::RecordHeader& header, const s
   }
   queue.lane.window_bytes -= header.bytes;
   --queue.lane.window_entries;
+  shm::Environment::at(shm::CrashPoint::deliver_record);
   std::byte* to = queue.lane.ring.append(header.bytes);
   const std::uint64_t entry = queue.lane.entries++;
   queue.lane.ends[entry & queue.lane.slot_mask] = static_cast<std::uint32_t>(queue.lane.ring.position());

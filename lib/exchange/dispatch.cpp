@@ -193,6 +193,7 @@ void Exchange::hand(Lane& from, std::uint64_t entry, Lane& to) {
   const auto* record = reinterpret_cast<const shm::RecordHeader*>(from.record_of(entry));
   const bool let_go = !from.has_member();
   const std::uint64_t state = static_cast<std::uint64_t>(shm::DeliveryState::returned) | (let_go ? shm::let_go_bit : 0);
+  shm::Environment::at(shm::CrashPoint::group_hand);
   begin(shm::TransactionKind::hand, from.queue->id, entry, moved_to(from, state));
   shm::shared_copy(place_in_ring(to, record->bytes), record, record->bytes);
   if (from.queue->keys) count_slot(*from.queue, *record, +1, 0);
@@ -204,6 +205,7 @@ void Exchange::hand(Lane& from, std::uint64_t entry, Lane& to) {
 // Takes back what a member has not taken: from here on it is X's, whatever the member does (its `taken` is stored before
 // it looks at `revoked`).
 void Exchange::revoke(Lane& lane) {
+  shm::Environment::at(shm::CrashPoint::group_revoke);
   lane.ring_page->revoked.store(lane.entries, std::memory_order_relaxed);  // relaxed: ordered by the barrier below
   shm::barrier_for_parker();
   settle(lane);

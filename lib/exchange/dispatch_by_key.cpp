@@ -100,6 +100,7 @@ bool Exchange::park(Queue& queue, const shm::RecordHeader& record, std::uint64_t
   shm::SubscriptionBlock& block = queue.block;
   const std::uint64_t bytes = rewritten_bytes(event, attempt, &later);
   if (queue.parked_events >= most_parked || !queue.retry.reserve(bytes)) return false;
+  shm::Environment::at(shm::CrashPoint::group_park);
   begin(shm::TransactionKind::park, queue.id, block.backlog_head, 0);
   const std::uint64_t position = append_retry(queue, event, attempt, later);
   --block.backlog_events;

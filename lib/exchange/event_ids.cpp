@@ -97,6 +97,7 @@ void Exchange::remember_id(const Route& route, const RecordHeader& header, std::
   std::byte* to = std::copy_n(reinterpret_cast<const std::byte*>(event_id_header.data()), event_id_header.size(),
                               body + ring::header_prefix_bytes);
   std::copy_n(reinterpret_cast<const std::byte*>(event_ids_->id.data()), event_ids_->id.size(), to);
+  shm::Environment::at(shm::CrashPoint::event_ids_remember);
   touch(queue);
   queue.fate = Fate::place;
   if (own.bytes <= queue.largest_record) (void)backlog_ready(queue, own.bytes, redoing);

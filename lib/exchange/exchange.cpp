@@ -30,6 +30,7 @@ Exchange::Exchange(shm::Directory& directory, control::AccessRules access)
   page_ = segment_.as<shm::ExchangeSegment>();
   // relaxed: X is the only writer of this file; a predecessor's stores are ordered by the kernel lock
   generation_ = page_->generation.load(std::memory_order_relaxed) + 1;
+  shm::Environment::at(shm::CrashPoint::recover_begin);
   page_->state.store(static_cast<std::uint32_t>(shm::ExchangeState::recovering), std::memory_order_relaxed);
   page_->generation.store(generation_, std::memory_order_relaxed);  // relaxed: for people and messages
   served_ns_ = page_->served_ns.load(std::memory_order_relaxed);    // relaxed: as above
@@ -37,7 +38,9 @@ Exchange::Exchange(shm::Directory& directory, control::AccessRules access)
   topics_ = std::make_unique<control::TopicTable>(directory, generation_);
   publishers_.resize(shm::max_publishers);
   const std::vector<std::string> files = directory.list("");  // once: a bus may have tens of thousands
+  shm::Environment::at(shm::CrashPoint::recover_subscriptions);
   recover_subscriptions(files);
+  shm::Environment::at(shm::CrashPoint::recover_publishers);
   recover_publishers();
   redo();  // decides as before; what the rules allow by now is for what comes
   for (const auto& ingress : publishers_) {
@@ -54,7 +57,9 @@ Exchange::Exchange(shm::Directory& directory, control::AccessRules access)
     queue->to_backlog = queue->goes_to_backlog();
     activate(*queue);
   }
+  shm::Environment::at(shm::CrashPoint::recover_strays);
   remove_strays(files);
+  shm::Environment::at(shm::CrashPoint::recover_end);
   // relaxed: read by people and tools only
   page_->state.store(static_cast<std::uint32_t>(shm::ExchangeState::running), std::memory_order_relaxed);
 }
@@ -221,6 +226,7 @@ bool Exchange::define_topic(Ingress& ingress, const RecordHeader& header, const 
   asm volatile("" ::: "memory");
   const std::string_view topic(copy, header.payload_bytes);
   if (!control::valid_topic(topic)) return false;
+  shm::Environment::at(shm::CrashPoint::route_topic);
   const bool allowed = ingress.permissions.may_publish(topic);
   const std::uint32_t number = allowed ? topics_->intern(topic) : shm::denied_topic;
   // relaxed: published by `topics`

@@ -58,6 +58,7 @@ bool Exchange::clean_last_values() {
   std::uint64_t too_many = last_values_->over_limits() ? batch_events : 0;
   std::uint64_t events = 0;
   std::uint64_t bytes = 0;
+  shm::Environment::at(shm::CrashPoint::last_values_clean);
   begin(TransactionKind::clean, queue.id, block.backlog_head, 0);
   touch(queue);
   for (const LastValues::Entry& entry : last_values_->entries()) {
@@ -89,6 +90,7 @@ void Exchange::redo_clean(Queue& queue) {
   // acquire(sink.n): base belongs to n
   if (queue.block.n == n_ || queue.state->backlog.n.load(std::memory_order_acquire) != n_) return;
   std::uint64_t moved = queue.state->backlog.base.load(std::memory_order_relaxed);  // relaxed: after n
+  shm::Environment::at(shm::CrashPoint::redo_clean);
   touch(queue);
   shm::SubscriptionBlock& block = queue.block;
   while (const RecordHeader* kept = queue.backlog.at(moved)) {
@@ -155,6 +157,7 @@ void Exchange::begin_with_last_values(Queue& queue) {
     bool ready = in_batch != 0 && in_batch != batch_events && ready_timed(queue, event, clock_ns_, false);
     if (!ready) {
       if (in_batch != 0) commit_sinks();
+      shm::Environment::at(shm::CrashPoint::last_values_begin);
       begin(TransactionKind::begin_with, queue.id, 0, 0);
       in_batch = 0;
       ready = ready_timed(queue, event, clock_ns_, false);

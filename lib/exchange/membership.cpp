@@ -45,6 +45,7 @@ void Exchange::create_ring(Lane& lane) {
   Queue& queue = *lane.queue;
   const std::uint64_t slots = std::bit_ceil(std::uint64_t{queue.options.max_in_flight});
   const std::uint64_t ring_bytes = queue.options.ring_bytes;
+  shm::Environment::at(shm::CrashPoint::join_ring);
   const std::uint64_t incarnation = next_file();
   shm::Segment::create(directory_, ring_name(queue.id, incarnation), shm::SegmentKind::member_ring,
                        shm::page_bytes + states_bytes(slots) + ring_bytes, generation_, queue.id, [&](std::byte* base) {
@@ -101,6 +102,7 @@ void Exchange::retire_ring(Lane& lane) {
   block.delivered += lane.floor_entry - lane.ring_page->start_entry - returned;
   block.retired_ring = lane.ring_incarnation;
   if (!queue.dispatched()) block.entries = lane.entries;
+  shm::Environment::at(shm::CrashPoint::leave_ring);
   shm::write_block(queue.state->version, queue.state->blocks, block);
   directory_.remove(ring_name(queue.id, lane.ring_incarnation));
   lane.has_ring = false;
@@ -168,6 +170,7 @@ MemberGrant Exchange::attach_member(std::uint64_t client, const SubscriptionOpti
     const std::uint64_t incarnation = next_file();
     const std::uint64_t first = lane.taken;
     lane.ack_incarnation = incarnation;
+    shm::Environment::at(shm::CrashPoint::join_ack_page);
     create_ack_page(lane, first, first);
     lane.ack_segment = shm::Segment::attach(directory_, ack_name(queue->id, incarnation), shm::SegmentKind::ack_page,
                                             shm::Access::read_only);
@@ -187,6 +190,7 @@ MemberGrant Exchange::attach_member(std::uint64_t client, const SubscriptionOpti
   lane.marks.start(*lane.ring_page, lane.taken);
   lane.revoked_from = lane.taken;
   lane.revoked_to = queue->paused ? lane.entries : lane.taken;  // a number near those that it is compared with
+  shm::Environment::at(shm::CrashPoint::join_member);
   // relaxed: the member's process maps it later
   lane.ring_page->revoked.store(lane.revoked_to, std::memory_order_relaxed);
   lane.ring_page->client.store(client, std::memory_order_relaxed);    // relaxed: published by ack_page
@@ -241,6 +245,7 @@ void Exchange::detach_member(Lane& lane) {
   lane.extended.clear();
   pass_decided(lane, lane.taken);
   lane.taken = lane.floor_entry;  // what else it passed had been taken back, and was not handed out
+  shm::Environment::at(shm::CrashPoint::leave_member);
   lane.ring_page->ack_page.store(0, std::memory_order_release);  // release(ring.ack_page): everything taken is decided
   lane.ring_page->client.store(0, std::memory_order_relaxed);    // relaxed: means nothing without ack_page
   directory_.remove(ack_name(queue.id, lane.ack_incarnation));

@@ -66,6 +66,7 @@ bool Exchange::set_aside(Lane& lane, std::uint64_t entry) {
   Failure back;
   back.cause = DeliveryState::returned;
   back.let_go = !lane.has_member();
+  shm::Environment::at(shm::CrashPoint::pause_set_aside);
   begin(TransactionKind::set_aside, queue.id, entry, moved_to(lane, back.state_byte()));
   const std::uint64_t position = append_retry(queue, event, attempt, later);
   commit_sinks();
@@ -95,6 +96,7 @@ std::uint64_t Exchange::purge(Queue& queue, std::uint64_t now_ns) {
     for (std::uint64_t entry = lane.floor_entry; entry != lane.entries; ++entry) {
       const bool untaken = !lane.has_member() && !lane.leaving;
       if (lane.state_of(entry) != 0 || !(untaken || lane.is_returned(entry))) continue;
+      shm::Environment::at(shm::CrashPoint::purge_discard);
       begin(TransactionKind::discard, lane.queue->id, entry,
             moved_to(lane, static_cast<std::uint64_t>(DeliveryState::returned) | (untaken ? shm::let_go_bit : 0)));
       touch(*lane.queue);
@@ -107,6 +109,7 @@ std::uint64_t Exchange::purge(Queue& queue, std::uint64_t now_ns) {
   std::uint64_t position = queue.block.retry_head;
   while (const shm::RecordHeader* record = queue.retry.at(position)) {
     if (later_state(*record) == LaterState::waiting) {
+      shm::Environment::at(shm::CrashPoint::purge_forget);
       begin(TransactionKind::forget, queue.id, position, 0);
       touch(queue);
       count_source(queue, TransactionKind::forget, *record);
@@ -122,6 +125,7 @@ std::uint64_t Exchange::purge(Queue& queue, std::uint64_t now_ns) {
   shorten(queue, queue.retry, queue.block.retry_head);
   if (queue.block.backlog_events != 0) {
     // The counters are one store, and all there is to it.
+    shm::Environment::at(shm::CrashPoint::purge_backlog);
     begin(TransactionKind::discard, queue.id, 0, 0);
     touch(queue);
     queue.block.purged += queue.block.backlog_events;

@@ -94,6 +94,7 @@ PublisherGrant Exchange::open_publisher(std::uint64_t client, const std::string&
     shm::PublisherEntry& entry = page_->publishers[free_slot];
     std::array<char, shm::name_bytes> text{};
     added->name.copy(text.data(), text.size() - 1);
+    shm::Environment::at(shm::CrashPoint::attach_name);
     shm::shared_copy(entry.name.data(), text.data(), text.size());
     entry.state.store(static_cast<std::uint32_t>(kind),
                       std::memory_order_release);  // release(publisher.state): the name
@@ -137,6 +138,7 @@ PublisherGrant Exchange::open_publisher(std::uint64_t client, const std::string&
     throw;
   }
   shm::PublisherEntry& entry = page_->publishers[found->slot];
+  shm::Environment::at(shm::CrashPoint::attach_incarnation);
   entry.client.store(client, std::memory_order_relaxed);            // relaxed: published by incarnation
   entry.incarnation.store(incarnation, std::memory_order_release);  // release(publisher.incarnation): its files count
   if (old != 0) directory_.remove(cursor_name(found->slot, old));
@@ -210,6 +212,7 @@ void Exchange::withdraw_topics(Ingress& ingress) {
 
 void Exchange::detach_publisher(Ingress& ingress) {
   if (ingress.ring_page == nullptr || ingress.closing) return;
+  shm::Environment::at(shm::CrashPoint::detach_publisher);
   page_->publishers[ingress.slot].client.store(0, std::memory_order_relaxed);  // relaxed: X's own word
   ingress.client = 0;
   ingress.closing = true;
@@ -224,6 +227,7 @@ void Exchange::retire_ingress(Ingress& ingress) {
   ingress.closing = false;
   ingress.ring_page = nullptr;
   ingress.reader = ring::RingReader{};
+  shm::Environment::at(shm::CrashPoint::retire_publisher);
   directory_.remove(ingress_name(ingress.slot, ingress.incarnation));
   ingress.ring_segment = shm::Segment{};
 }

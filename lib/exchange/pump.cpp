@@ -31,6 +31,7 @@ std::uint64_t Exchange::pump_into(Lane& lane, std::uint64_t most) {
   shm::SubscriptionBlock& block = queue.block;
   std::uint64_t head = block.backlog_head;
   const shm::RecordHeader* record = queue.backlog.at(head);
+  shm::Environment::at(shm::CrashPoint::backlog_pump);
   begin(shm::TransactionKind::pump, queue.id, block.backlog_head, lane.ring_incarnation);
   touch_ring(lane);
   const bool may_expire = queue.may_expire();

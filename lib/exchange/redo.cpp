@@ -160,6 +160,7 @@ void Exchange::redo_route(std::uint64_t slot, std::uint64_t from, std::uint64_t 
     queue.to_backlog = queue.goes_to_backlog() || block.delayed_events != 0;
     events += held.ring + held.backlog + held.retry + held.dead;
   }
+  shm::Environment::at(shm::CrashPoint::redo_route);
   if (touched_.empty()) return;  // nothing was exposed: the next step routes it as if it were new
   commit_sinks();
   drain(*ingress, 0, to, true);
@@ -173,6 +174,7 @@ void Exchange::redo_pump(Queue& queue, std::uint64_t from) {
   const Held held = find_held(queue, n_);
   const std::uint64_t left = held.ring + held.retry + held.dead;
   if (left == 0) return;
+  shm::Environment::at(shm::CrashPoint::redo_pump);
   touch(queue);
   std::uint64_t head = from;
   for (std::uint64_t i = 0; i < left; ++i) {
@@ -206,6 +208,7 @@ void Exchange::redo_move(Queue& queue, TransactionKind kind, std::uint64_t from,
   if (queue.block.n != n_) {
     const Held held = find_held(queue, n_);
     if (!held.any()) return;  // nothing was exposed: it is decided again
+    shm::Environment::at(shm::CrashPoint::redo_move);
     touch(queue);
     shm::SubscriptionBlock& block = queue.block;
     block.ring_of_n = held.ring;
@@ -217,6 +220,7 @@ void Exchange::redo_move(Queue& queue, TransactionKind kind, std::uint64_t from,
     if (record != nullptr) count_source(queue, kind, *record);
     commit_sinks();
   }
+  shm::Environment::at(shm::CrashPoint::redo_source);
   if (from_ring) {
     Lane* lane = queue.find_lane(state >> 8);
     if (lane != nullptr && lane->is_open(from) && lane->state_of(from) == 0) {

@@ -70,6 +70,7 @@ bool Exchange::fail(Lane& lane, std::uint64_t entry, const Failure& failure, std
 std::uint64_t Exchange::append_retry(Queue& queue, const ring::EventParts& event, const Attempt& attempt,
                                      const Later& later) {
   touch_log(queue, queue.state->retry, queue.retry, Queue::retry_log);
+  shm::Environment::at(shm::CrashPoint::retry_append);
   const std::uint64_t bytes = rewritten_bytes(event, attempt, &later);
   rewrite(queue.retry.append(bytes), event, attempt, &later);
   ++queue.block.retry_of_n;
@@ -91,6 +92,7 @@ bool Exchange::redeliver(Lane& lane, std::uint64_t entry, const Failure& failure
   const std::uint64_t bytes = rewritten_bytes(event, attempt, nullptr);
   Lane* into = place_ready(queue, *event.header, bytes);
   if (into == nullptr) return false;
+  shm::Environment::at(shm::CrashPoint::retry_redeliver);
   begin(TransactionKind::redeliver, queue.id, entry, moved_to(lane, failure.state_byte()));
   rewrite(place(*into, bytes), event, attempt, nullptr);
   ++queue.block.redelivered;
@@ -144,6 +146,7 @@ void Exchange::release_due(Queue& queue, std::uint64_t now_ns) {
       continue;
     }
     queue.due.pop();
+    shm::Environment::at(shm::CrashPoint::retry_release);
     begin(TransactionKind::release, queue.id, position, 0);
     release(queue, *record, attempt, *into, bytes);
   }
@@ -175,6 +178,7 @@ bool Exchange::complete_late(Lane& lane, std::uint64_t entry) {
   lane.waiting.erase(found);
   const shm::RecordHeader* record = queue.retry.at(position);
   if (record == nullptr || later_state(*record) != LaterState::waiting) return false;
+  shm::Environment::at(shm::CrashPoint::retry_late_ack);
   begin(TransactionKind::complete, queue.id, position, 0);
   touch(queue);
   count_source(queue, TransactionKind::complete, *record);
@@ -194,6 +198,7 @@ void Exchange::shorten(Queue& queue, log::SegmentLog& log, std::uint64_t& head, 
     record = log.at(position);
   }
   if (head == before || (head >> 32 == before >> 32 && head != log.tail())) return;
+  shm::Environment::at(shm::CrashPoint::retry_head);
   write_counters(queue);
   log.release_below(head);
 }

@@ -27,6 +27,7 @@ void Exchange::set_state(Lane& lane, std::uint64_t entry, DeliveryState state, b
       count_slot(*lane.queue, *reinterpret_cast<const shm::RecordHeader*>(lane.record_of(entry)), -1, 0);
   }
   const auto value = static_cast<std::uint8_t>(static_cast<std::uint8_t>(state) | (let_go ? shm::let_go_bit : 0));
+  shm::Environment::at(shm::CrashPoint::settle_state);
   // release(delivery.state): whatever moved the event is done before its source counts as settled
   lane.states[entry & lane.slot_mask].store(value, std::memory_order_release);
 }
@@ -36,6 +37,7 @@ void Exchange::move_floor(Lane& lane, std::uint64_t entry) {
   if (entry == old) return;
   const std::uint64_t position = lane.end_of(entry - 1);
   lane.ring_block.floor_entry = entry;
+  shm::Environment::at(shm::CrashPoint::settle_floor);
   lane.ring_block.floor_position = position;
   shm::write_block(lane.ring_page->version, lane.ring_page->blocks, lane.ring_block);
   lane.floor_entry = entry;

@@ -100,6 +100,7 @@ void Exchange::save_definition(const Queue& queue) {
                            {"ephemeral", queue.ephemeral}, {"paused", queue.paused},
                            {"ending", queue.ending},       {"burying", queue.burying},
                            {"beginning", queue.beginning}, {"options", control::options_to_json(queue.options)}};
+  shm::Environment::at(shm::CrashPoint::subscription_define);
   directory_.write_file("sub." + std::to_string(queue.id) + ".json", definition.dump(2) + "\n");
 }
 
@@ -129,6 +130,7 @@ Queue& Exchange::create_subscription(const SubscriptionOptions& options, bool ep
     queue->options.name = "ephemeral-" + std::to_string(id);
     while (find_queue(queue->options.name) != nullptr) queue->options.name += "-";  // a user may have named one so
   }
+  shm::Environment::at(shm::CrashPoint::subscription_create);
   const std::string state_file = "sub." + std::to_string(id) + ".state";
   queue->state_segment = shm::Segment::create(
       directory_, state_file, shm::SegmentKind::subscription, sizeof(shm::SubscriptionSegment), generation_, id,
@@ -206,6 +208,7 @@ void Exchange::update_subscription(const SubscriptionOptions& options, const std
 
 void Exchange::remove_subscription(Queue& queue) {
   const std::string prefix = "sub." + std::to_string(queue.id);
+  shm::Environment::at(shm::CrashPoint::subscription_remove);
   directory_.remove(prefix + ".json");  // from here on it does not exist; recovery would remove the rest
   routes_.remove(queue.options.patterns, queue.index);
   by_name_.erase(queue.options.name);

@@ -185,6 +185,7 @@ bool Exchange::head_in_time(Queue& queue) {
 /// What waits in the retry log for its first delivery, and has expired there. False: dead letters have no room.
 bool Exchange::expire_later(Queue& queue, std::uint64_t position, const RecordHeader& record) {
   if (queue.options.dead_letter_expired) return give_up_later(queue, position, record, "expired");
+  shm::Environment::at(shm::CrashPoint::expire_later);
   begin(TransactionKind::expire, queue.id, position, 0);
   touch(queue);
   count_source(queue, TransactionKind::expire, record);

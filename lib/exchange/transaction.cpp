@@ -9,6 +9,7 @@ void Exchange::begin(shm::TransactionKind kind, std::uint64_t source, std::uint6
   ++n_;
   // Two records take turns: the one of transaction n - 1 stays whole until n is stored.
   shm::Intent& intent = page_->intents[0][n_ & 1];
+  shm::Environment::at(shm::CrashPoint::transaction_intent);
   // relaxed: X's thread is the only writer; `n` publishes them.
   intent.kind.store(static_cast<std::uint32_t>(kind), std::memory_order_relaxed);
   intent.source.store(source, std::memory_order_relaxed);  // relaxed: published by n
@@ -45,8 +46,9 @@ std::uint64_t Exchange::moved_to(const Lane& lane, std::uint64_t state_byte) noe
 // "[base, tail) of this sink belongs to transaction n"; in a redo it says so already.
 void Exchange::touch_sink(shm::Sink& sink, std::uint64_t n, std::uint64_t tail) {
   if (sink.n.load(std::memory_order_relaxed) == n) return;  // relaxed: X's thread is the only writer
-  sink.base.store(tail, std::memory_order_relaxed);         // relaxed: published by n
-  sink.n.store(n, std::memory_order_release);               // release(sink.n): base belongs to n
+  shm::Environment::at(shm::CrashPoint::transaction_sink);
+  sink.base.store(tail, std::memory_order_relaxed);  // relaxed: published by n
+  sink.n.store(n, std::memory_order_release);        // release(sink.n): base belongs to n
 }
 
 void Exchange::touch_ring(Lane& lane) {
@@ -103,12 +105,14 @@ shm::LaterState Exchange::later_state(const shm::RecordHeader& record) noexcept 
 // The source of a move out of a log: from here on it has left. X wrote the record and maps it writable.
 void Exchange::mark(const shm::RecordHeader& record, shm::LaterState state) {
   auto* later = const_cast<shm::LaterInfo*>(ring::parts(reinterpret_cast<const std::byte*>(&record)).later);
+  shm::Environment::at(shm::CrashPoint::retry_mark);
   // release(later.state): the event is where it went, and counted there
   later->state.store(static_cast<std::uint32_t>(state), std::memory_order_release);
 }
 
 void Exchange::write_counters(Queue& queue) {
   queue.block.entries = queue.lane.entries;
+  shm::Environment::at(shm::CrashPoint::transaction_counters);
   shm::write_block(queue.state->version, queue.state->blocks, queue.block);
 }
 
@@ -132,6 +136,7 @@ bool Exchange::commit_logs(Queue& queue) {
 }
 
 void Exchange::commit_sinks() {
+  shm::Environment::at(shm::CrashPoint::transaction_commit);
   for (Lane* lane : touched_members_) lane->ring.commit();
   for (Queue* queue : touched_) {
     if (queue->lane.touched_n == n_) queue->lane.ring.commit();
@@ -145,6 +150,7 @@ void Exchange::commit_sinks() {
 
 void Exchange::commit_ingress(Ingress& ingress) {
   ingress.block.n = n_;
+  shm::Environment::at(shm::CrashPoint::route_source);
   ingress.block.consumed = ingress.reader.position();
   shm::write_block(ingress.cursor->version, ingress.cursor->blocks, ingress.block);
   // release(ingress.consumed): X reads nothing before it any more

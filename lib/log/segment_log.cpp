@@ -209,12 +209,12 @@ const RecordHeader* SegmentLog::at(std::uint64_t& position) const noexcept {
   return nullptr;
 }
 
-void SegmentLog::release_below(std::uint64_t head) noexcept {
+void SegmentLog::release_below(std::uint64_t head) noexcept(shm::Environment::dies_nowhere) {
   const std::uint32_t keep = std::min(number_of(head), number_of(tail_));
   if (keep > 0) remove_segments(0, keep - 1);
 }
 
-void SegmentLog::trim(std::uint64_t head) noexcept {
+void SegmentLog::trim(std::uint64_t head) noexcept(shm::Environment::dies_nowhere) {
   release_below(head);
   if (head == 0) head = first_position;
   if (head == tail_) {
@@ -224,7 +224,7 @@ void SegmentLog::trim(std::uint64_t head) noexcept {
   }
 }
 
-void SegmentLog::remove_all() noexcept { remove_segments(0, last_number); }
+void SegmentLog::remove_all() noexcept(shm::Environment::dies_nowhere) { remove_segments(0, last_number); }
 
 std::uint64_t SegmentLog::file_bytes() const noexcept {
   std::uint64_t total = 0;
@@ -276,7 +276,7 @@ bool SegmentLog::make_segment(std::uint32_t number, std::size_t least_bytes) {
   }
 }
 
-void SegmentLog::remove_segments(std::uint32_t first, std::uint32_t last) noexcept {
+void SegmentLog::remove_segments(std::uint32_t first, std::uint32_t last) noexcept(shm::Environment::dies_nowhere) {
   found_ = nullptr;
   for (auto place = segments_.lower_bound(first); place != segments_.end() && place->first <= last;) {
     directory_->remove(file_name(place->first));

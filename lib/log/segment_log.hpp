@@ -34,7 +34,8 @@ namespace ackring::log {
 
 using shm::RecordHeader;
 
-inline constexpr std::size_t default_segment_bytes = 1u << 20;
+/// Small under the test environment: most of the time of its tests is that of making files, and more segments begin and end.
+inline constexpr std::size_t default_segment_bytes = shm::Environment::dies_nowhere ? 1u << 20 : 16u << 10;
 /// Largest record that a log takes; an event at its limit, with headers, is well below it.
 inline constexpr std::size_t max_record_bytes = 1u << 30;
 /// Position of the first record of a log that was never written.
@@ -76,12 +77,12 @@ class SegmentLog {
     return position + record.bytes;
   }
   /// Removes segment files below `head` (the owner has stored it already).
-  void release_below(std::uint64_t head) noexcept;
+  void release_below(std::uint64_t head) noexcept(shm::Environment::dies_nowhere);
   /// Gives back what the log does not need just now: segments behind the tail's, and, if nothing is in the log
   /// (head == tail), all files. For an owner whose log has been idle for a while; not inside a transaction.
-  void trim(std::uint64_t head) noexcept;
+  void trim(std::uint64_t head) noexcept(shm::Environment::dies_nowhere);
   /// Removes all files (the subscription goes).
-  void remove_all() noexcept;
+  void remove_all() noexcept(shm::Environment::dies_nowhere);
   /// Bytes of all segment files.
   [[nodiscard]] std::uint64_t file_bytes() const noexcept;
 
@@ -90,7 +91,7 @@ class SegmentLog {
   [[nodiscard]] const shm::Segment* find(std::uint32_t number) const noexcept;
   [[nodiscard]] std::size_t next_segment_bytes() const noexcept;
   [[nodiscard]] bool make_segment(std::uint32_t number, std::size_t least_bytes);
-  void remove_segments(std::uint32_t first, std::uint32_t last) noexcept;
+  void remove_segments(std::uint32_t first, std::uint32_t last) noexcept(shm::Environment::dies_nowhere);
 
   shm::Directory* directory_;
   std::string prefix_;

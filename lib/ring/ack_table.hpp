@@ -120,10 +120,12 @@ class AckWriter {
     if (static_cast<std::int64_t>(entry - next_forget_) >= 0) [[unlikely]] {
       forget_old_laps(entry);
     }
+    shm::Environment::at(shm::CrashPoint::take_taken);
     page_->taken.store(entry, std::memory_order_release);  // release(ack.taken): X may charge an attempt for them
   }
   /// Views below `entry` are not used any more.
   void released(std::uint64_t entry) {
+    shm::Environment::at(shm::CrashPoint::verdict_released);
     page_->released.store(entry, std::memory_order_release);  // release(ack.released): the reads of the views are over
   }
   /// Gives a final verdict. False: this entry has one already, or its word belongs to a later entry.
@@ -132,6 +134,7 @@ class AckWriter {
     const std::uint64_t lap = entry >> shift_;
     const std::uint64_t old = word.load(std::memory_order_relaxed);  // relaxed: only this process writes the word
     if (AckWord::keeps(old, lap)) return false;
+    shm::Environment::at(shm::CrashPoint::verdict_word);
     word.store(AckWord::make(lap, verdict, delay_ms),
                std::memory_order_release);  // release(ack.word): views are let go
     if (verdict != Verdict::ack) {
@@ -142,6 +145,7 @@ class AckWriter {
   /// The verdict `reject`, with a reason that X can read (see reject_reason.hpp). False as above.
   bool reject(std::uint64_t entry, std::string_view reason) {
     if (decided(entry)) return false;  // a slot less in use
+    shm::Environment::at(shm::CrashPoint::verdict_reason);
     const std::uint32_t where = write_reason(*page_, reasons_, entry, reason);
     return verdict(entry, Verdict::reject, where);  // release(ack.word): the reason as well
   }
@@ -150,6 +154,7 @@ class AckWriter {
   bool extend(std::uint64_t entry, std::uint32_t duration_ms) {
     shm::Word64& word = words_[entry & mask_];
     const std::uint64_t lap = entry >> shift_;
+    shm::Environment::at(shm::CrashPoint::verdict_extend);
     const std::uint32_t delay = std::clamp<std::uint32_t>(duration_ms, 1, max_delay_ms);
     while (true) {
       const std::uint64_t old = word.load(std::memory_order_relaxed);  // relaxed: only this process writes the word
@@ -165,6 +170,7 @@ class AckWriter {
   }
   /// Acks every entry below `entry` that has no verdict of its own. Any thread.
   void ack_through(std::uint64_t entry) {
+    shm::Environment::at(shm::CrashPoint::verdict_through);
     page_->acked_through.raise(entry, std::memory_order_release);  // release(ack.through): views are let go
   }
   [[nodiscard]] std::uint64_t acked_through() const noexcept {

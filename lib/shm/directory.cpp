@@ -120,6 +120,7 @@ UniqueFd make_memfd(const std::string& name, const std::string& what) {
 
 void write_all(int fd, const char* data, std::size_t bytes, off_t offset, const std::string& what) {
   while (bytes > 0) {
+    Environment::before_call(CrashPoint::file_write);
     const ssize_t done = ::pwrite(fd, data, bytes, offset);
     if (done < 0) {
       if (errno == EINTR) continue;
@@ -210,9 +211,11 @@ FileDirectory::~FileDirectory() = default;
 
 UniqueFd FileDirectory::create(const std::string& name) {
   const char* file = component(name);
+  Environment::before_call(CrashPoint::file_remove);
   if (::unlinkat(fd_.get(), file, 0) != 0 && errno != ENOENT) {
     throw system_error(path(name), "can't replace it", errno);
   }
+  Environment::before_call(CrashPoint::file_create);
   UniqueFd fd(::openat(fd_.get(), file, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600));
   if (!fd) throw system_error(path(name), "can't create it", errno);
   return fd;
@@ -233,12 +236,14 @@ UniqueFd FileDirectory::open(const std::string& name, bool writable) const {
 }
 
 void FileDirectory::rename(const std::string& from, const std::string& to) {
+  Environment::before_call(CrashPoint::file_rename);
   if (::renameat(fd_.get(), component(from), fd_.get(), component(to)) != 0) {
     throw system_error(path(from), fmt::format("can't rename it to {}", to), errno);
   }
 }
 
-void FileDirectory::remove(const std::string& name) noexcept {
+void FileDirectory::remove(const std::string& name) noexcept(Environment::dies_nowhere) {
+  Environment::before_call(CrashPoint::file_remove);
   if (!name.empty() && name.find('/') == std::string::npos) ::unlinkat(fd_.get(), name.c_str(), 0);
 }
 
@@ -276,6 +281,7 @@ std::string FileDirectory::path(std::string_view name) const {
 // ----------------------------------------------------------------------------------------------------- MemoryDirectory
 
 UniqueFd MemoryDirectory::create(const std::string& name) {
+  Environment::before_call(CrashPoint::file_create);
   UniqueFd kept = make_memfd(component(name), path(name));
   // What is handed out is another description, so that closing it gives up its locks.
   UniqueFd given = reopen_descriptor(kept.get(), O_RDWR, path(name));
@@ -292,6 +298,7 @@ UniqueFd MemoryDirectory::open(const std::string& name, bool writable) const {
 }
 
 void MemoryDirectory::rename(const std::string& from, const std::string& to) {
+  Environment::before_call(CrashPoint::file_rename);
   const std::lock_guard guard(mutex_);
   const auto found = files_.find(component(from));
   if (found == files_.end()) throw system_error(path(from), fmt::format("can't rename it to {}", to), ENOENT);
@@ -301,7 +308,8 @@ void MemoryDirectory::rename(const std::string& from, const std::string& to) {
   files_[component(to)] = std::move(file);
 }
 
-void MemoryDirectory::remove(const std::string& name) noexcept {
+void MemoryDirectory::remove(const std::string& name) noexcept(Environment::dies_nowhere) {
+  Environment::before_call(CrashPoint::file_remove);
   const std::lock_guard guard(mutex_);
   files_.erase(name);
 }

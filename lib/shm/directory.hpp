@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "lib/shm/descriptor.hpp"
+#include "lib/shm/environment.hpp"
 
 namespace ackring::shm {
 
@@ -33,7 +34,7 @@ class Directory {
   /// Atomically gives `from` the name `to`, replacing what had it.
   virtual void rename(const std::string& from, const std::string& to) = 0;
   /// Removes a name; nothing if there is none.
-  virtual void remove(const std::string& name) noexcept = 0;
+  virtual void remove(const std::string& name) noexcept(Environment::dies_nowhere) = 0;
   [[nodiscard]] virtual bool exists(const std::string& name) const = 0;
   /// Names that begin with `prefix`, sorted.
   [[nodiscard]] virtual std::vector<std::string> list(std::string_view prefix) const = 0;
@@ -57,7 +58,7 @@ class FileDirectory final : public Directory {
   UniqueFd create(const std::string& name) override;
   UniqueFd open(const std::string& name, bool writable) const override;
   void rename(const std::string& from, const std::string& to) override;
-  void remove(const std::string& name) noexcept override;
+  void remove(const std::string& name) noexcept(Environment::dies_nowhere) override;
   [[nodiscard]] bool exists(const std::string& name) const override;
   [[nodiscard]] std::vector<std::string> list(std::string_view prefix) const override;
   [[nodiscard]] std::string path(std::string_view name = {}) const override;
@@ -72,7 +73,7 @@ class MemoryDirectory final : public Directory {
   UniqueFd create(const std::string& name) override;
   UniqueFd open(const std::string& name, bool writable) const override;
   void rename(const std::string& from, const std::string& to) override;
-  void remove(const std::string& name) noexcept override;
+  void remove(const std::string& name) noexcept(Environment::dies_nowhere) override;
   [[nodiscard]] bool exists(const std::string& name) const override;
   [[nodiscard]] std::vector<std::string> list(std::string_view prefix) const override;
   [[nodiscard]] std::string path(std::string_view name = {}) const override;

@@ -73,6 +73,7 @@ void allocate(int fd, std::size_t begin, std::size_t end, const std::string& obj
   constexpr std::size_t step = std::size_t{16} << 20;
   for (std::size_t at = begin; at < end;) {
     const std::size_t bytes = std::min(step, end - at);
+    Environment::before_call(CrashPoint::file_allocate);
     const int error = ::posix_fallocate(fd, static_cast<off_t>(at), static_cast<off_t>(bytes));
     if (error == EINTR) continue;
     if (error != 0) throw system_error(object, fmt::format("can't allocate its {} bytes", end), error);

@@ -1,4 +1,4 @@
-// The exchange dies before every shared store of what groups and ordered subscriptions add: handing out by credit, handing
+// The exchange dies at every point of what groups and ordered subscriptions add: handing out by credit, handing
 // over what a dead or a frozen member had not taken, one delivery at a time. See crash_test.cpp for the method.
 #include <set>
 
@@ -61,11 +61,7 @@ class GroupScenario {
     return deaths_;
   }
 
-  void die_again(KillHook* hook) {
-    hook->clock = &now_ns_;
-    hook->virtual_time = true;
-    second_ = hook;
-  }
+  void on_death(OnDeath look) { on_death_ = std::move(look); }
 
  private:
   template <class Step>
@@ -78,24 +74,14 @@ class GroupScenario {
       shm::Environment::hook = nullptr;
       ++deaths_;
       if (!members_.empty()) check_books(exchange::stat_document(*directory_, "crash"));
+      if (on_death_) on_death_(*directory_);
       start();
     }
   }
 
   void start() {
-    while (true) {
-      x_.reset();
-      try {
-        shm::Environment::hook = second_ != nullptr && deaths_ > 0 ? second_ : nullptr;
-        x_ = std::make_unique<exchange::Exchange>(*directory_);
-        shm::Environment::hook = nullptr;
-        return;
-      } catch (const Death&) {
-        shm::Environment::hook = nullptr;
-        second_ = nullptr;
-        ++deaths_;
-      }
-    }
+    x_.reset();
+    x_ = std::make_unique<exchange::Exchange>(*directory_);
   }
 
   void connect() {
@@ -206,7 +192,7 @@ class GroupScenario {
 
   using Key = std::pair<std::string, int>;
   KillHook& hook_;
-  KillHook* second_ = nullptr;
+  OnDeath on_death_;
   std::shared_ptr<shm::MemoryDirectory> directory_ = std::make_shared<shm::MemoryDirectory>();
   std::unique_ptr<exchange::Exchange> x_;
   std::map<Key, std::unique_ptr<CoreMember>> members_;
@@ -223,6 +209,9 @@ class GroupScenario {
 
 }  // namespace
 
-TEST_CASE("groups: the exchange may die before any shared store") { die_at_every_store<GroupScenario>(" of groups"); }
-
-TEST_CASE("groups: it may die again in the recovery") { die_again_in_recovery<GroupScenario>(" of groups", 29, 2); }
+TEST_CASE("groups: the exchange may die at any point, and again in the recovery") {
+  die_at_every_point<GroupScenario>("groups", 9);
+  check_named_points({shm::CrashPoint::group_hand, shm::CrashPoint::group_park, shm::CrashPoint::group_revoke,
+                      shm::CrashPoint::pause_set_aside, shm::CrashPoint::purge_discard, shm::CrashPoint::purge_forget,
+                      shm::CrashPoint::purge_backlog, shm::CrashPoint::leave_member});
+}

@@ -1,11 +1,11 @@
-// The exchange dies before every shared store of a scenario in which it keeps last values and event ids: last values are
+// The exchange dies at every point of a scenario in which it keeps last values and event ids: last values are
 // cleaned, subscriptions begin with them, events with ids come twice. Each event is delivered once, each id counts once, and
 // who begins with last values gets exactly them. See crash_test.cpp for the method.
 #include <algorithm>
 
 #include "lib/ring/header_field.hpp"
 #include "tests/exchange/core_world.hpp"
-#include "tests/exchange/kill_hook.hpp"
+#include "tests/exchange/enumerate.hpp"
 
 using namespace ackring;
 using namespace ackring::test;
@@ -30,9 +30,9 @@ SubscriptionOptions small(SubscriptionOptions options) {
 
 class Scenario {
  public:
-  Scenario(KillHook& first, KillHook* second) : first_(first), second_(second) {
-    first_.clock = &world_.now_ns;
-    if (second_ != nullptr) second_->clock = &world_.now_ns;
+  explicit Scenario(KillHook& hook) : hook_(hook) {
+    hook.clock = &world_.now_ns;
+    hook.virtual_time = true;
     SubscriptionOptions options;
     options.name = last_values_name;
     options.patterns = {"v.#"};
@@ -47,6 +47,8 @@ class Scenario {
     world_.member("s", {"#"}, options);
     publisher_ = std::make_unique<CorePublisher>(world_.publisher("p", 512u << 10));
   }
+
+  void on_death(OnDeath look) { on_death_ = std::move(look); }
 
   int run() {
     // Values of which most are replaced: large enough that the log is cleaned while the exchange may die.
@@ -79,7 +81,7 @@ class Scenario {
 
   template <class Step>
   void guarded(Step step) {
-    if (deaths_ == 0) shm::Environment::hook = &first_;
+    if (deaths_ == 0) shm::Environment::hook = &hook_;
     try {
       step();
       shm::Environment::hook = nullptr;
@@ -92,16 +94,9 @@ class Scenario {
 
   void recover() {
     check_books(exchange::stat_document(*world_.directory, "crash"));
-    world_.x.reset();
-    shm::Environment::hook = second_;
-    try {
-      world_.restart();
-    } catch (const Death&) {
-      ++deaths_;
-    }
-    shm::Environment::hook = nullptr;
+    if (on_death_) on_death_(*world_.directory);
+    world_.restart();
     check_books(exchange::stat_document(*world_.directory, "crash"));
-    if (!world_.x || deaths_ > 1) world_.restart();
     check_log();
   }
 
@@ -157,8 +152,8 @@ class Scenario {
     CHECK(stat["publishers"][0]["duplicates"] == rounds * per_round / 2);
   }
 
-  KillHook& first_;
-  KillHook* second_;
+  KillHook& hook_;
+  OnDeath on_death_;
   World world_;
   std::unique_ptr<CorePublisher> publisher_;
   std::map<std::string, std::uint64_t> last_;  // what the last event of each topic says
@@ -169,25 +164,8 @@ class Scenario {
 
 }  // namespace
 
-TEST_CASE("death before every store while last values and event ids are kept, and in the recovery") {
-  std::uint64_t points = 0;
-  std::uint64_t pairs = 0;
-  for (bool died = true; died; ++points) {
-    KillHook first;
-    first.virtual_time = true;
-    first.die_before = points;
-    CAPTURE(points);
-    died = Scenario(first, nullptr).run() != 0;
-    // Recoveries are long, and much the same: one store of each, another one every time.
-    KillHook second;
-    second.virtual_time = true;
-    second.die_before = points * 7 % 61;
-    KillHook again = first;
-    again.stores = 0;
-    CAPTURE(second.die_before);
-    if (Scenario(again, &second).run() > 1) ++pairs;
-  }
-  MESSAGE("covered " << points << " points, " << pairs << " pairs");
-  CHECK(points > 500);
-  CHECK(pairs > 100);
+TEST_CASE("the exchange may die at any point while last values and event ids are kept, and again in the recovery") {
+  die_at_every_point<Scenario>("last values and event ids", 3);
+  check_named_points({shm::CrashPoint::last_values_clean, shm::CrashPoint::last_values_begin,
+                      shm::CrashPoint::event_ids_remember, shm::CrashPoint::redo_clean});
 }

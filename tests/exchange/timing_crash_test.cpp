@@ -1,4 +1,4 @@
-// Death before every shared store of a scenario in which events expire, are delayed, overflow into dead letters, are
+// Death at every point of a scenario in which events expire, are delayed, overflow into dead letters, are
 // requeued, and a subscription goes: every event ends in exactly one place, is delivered once, in time and in order.
 #include <set>
 
@@ -17,15 +17,13 @@ const char* const names[subscriptions] = {"plain", "mortal", "small", "ordered"}
 class Scenario {
  public:
   explicit Scenario(KillHook& hook) : hook_(hook) {
-    take_clock(hook);
+    hook.clock = &now_ns_;
+    hook.virtual_time = true;
     start();
   }
   ~Scenario() { x_.reset(); }
 
-  void die_again(KillHook* hook) {
-    take_clock(*hook);
-    second_ = hook;
-  }
+  void on_death(OnDeath look) { on_death_ = std::move(look); }
 
   int run() {
     connect();
@@ -51,11 +49,6 @@ class Scenario {
   }
 
  private:
-  void take_clock(KillHook& hook) {
-    hook.clock = &now_ns_;
-    hook.virtual_time = true;
-  }
-
   template <class Step>
   void exchange(Step step) {
     try {
@@ -66,24 +59,14 @@ class Scenario {
       shm::Environment::hook = nullptr;
       ++deaths_;
       check_books(exchange::stat_document(*directory_, "crash"));
+      if (on_death_) on_death_(*directory_);
       start();
     }
   }
 
   void start() {
-    while (true) {
-      x_.reset();
-      try {
-        shm::Environment::hook = second_ != nullptr && deaths_ > 0 ? second_ : nullptr;
-        x_ = std::make_unique<exchange::Exchange>(*directory_);
-        shm::Environment::hook = nullptr;
-        return;
-      } catch (const Death&) {
-        shm::Environment::hook = nullptr;
-        second_ = nullptr;
-        ++deaths_;
-      }
-    }
+    x_.reset();
+    x_ = std::make_unique<exchange::Exchange>(*directory_);
   }
 
   void connect() {
@@ -197,7 +180,7 @@ class Scenario {
   }
 
   KillHook& hook_;
-  KillHook* second_ = nullptr;
+  OnDeath on_death_;
   std::shared_ptr<shm::MemoryDirectory> directory_ = std::make_shared<shm::MemoryDirectory>();
   std::unique_ptr<exchange::Exchange> x_;
   std::unique_ptr<CoreMember> members_[subscriptions];
@@ -213,10 +196,8 @@ class Scenario {
 
 }  // namespace
 
-TEST_CASE("times: the exchange may die before any shared store") {
-  die_at_every_store<Scenario>(" of events with times");
-}
-
-TEST_CASE("times: it may die again in the recovery") {
-  die_again_in_recovery<Scenario>(" of events with times", 71, 3);
+TEST_CASE("times: the exchange may die at any point, and again in the recovery") {
+  die_at_every_point<Scenario>("events with times", 9);
+  check_named_points({shm::CrashPoint::expire_later, shm::CrashPoint::dead_announce, shm::CrashPoint::redo_announce,
+                      shm::CrashPoint::subscription_define});
 }
