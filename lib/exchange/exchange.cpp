@@ -5,6 +5,7 @@
 
 #include "ackring/error.hpp"
 #include "lib/exchange/deliver.hpp"
+#include "lib/exchange/sound.hpp"
 #include "lib/shm/versioned.hpp"
 
 namespace ackring::exchange {
@@ -20,6 +21,7 @@ Exchange::Exchange(shm::Directory& directory) : directory_(directory) {
       throw Error(ErrorCode::damaged, directory.path(), "the bus was left by an earlier boot of this machine",
                   "move the directory away and start again");
     }
+    check_exchange(segment_);
   } else {
     segment_ =
         shm::Segment::create(directory, "exchange", shm::SegmentKind::exchange, sizeof(shm::ExchangeSegment), 0, 0);
@@ -33,12 +35,15 @@ Exchange::Exchange(shm::Directory& directory) : directory_(directory) {
   topics_ = std::make_unique<control::TopicTable>(directory, generation_);
   publishers_.resize(shm::max_publishers);
   const std::vector<std::string> files = directory.list("");  // once: a bus may have tens of thousands
+  raise_numbers(files);
   recover_subscriptions(files);
   recover_publishers();
   redo();
+  redone_ = true;
   for (const auto& queue : queues_) {
     if (!queue) continue;
-    if (queue->ephemeral && !queue->has_member()) {  // its member left while the exchange was dying
+    if (is_moving(*queue)) recount(*queue, report_);  // what the redo has completed is to be counted by now
+    if (queue->ephemeral && !queue->has_member()) {   // its member left while the exchange was dying
       remove_subscription(*queue);
       continue;
     }
