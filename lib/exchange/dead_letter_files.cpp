@@ -1,9 +1,10 @@
 #include "lib/exchange/dead_letter_files.hpp"
 
-#include <cstdio>
+#include <algorithm>
 
 #include "lib/control/subscription_codec.hpp"
 #include "lib/exchange/snapshot.hpp"
+#include "lib/exchange/sound.hpp"
 #include "lib/shm/segment.hpp"
 #include "lib/shm/versioned.hpp"
 
@@ -15,7 +16,9 @@ namespace {
 std::string files_of(const shm::Directory& directory, const std::string& name) {
   for (const std::string& file : directory.list("sub.")) {
     if (!file.ends_with(".json")) continue;
-    if (control::Json::parse(directory.read_file(file)).at("name") == name) return file.substr(0, file.size() - 5);
+    const auto definition = control::Json::parse(directory.read_file(file), nullptr, /*allow_exceptions=*/false);
+    if (definition.is_object() && definition.value("name", control::Json()) == name)
+      return file.substr(0, file.size() - 5);
   }
   return {};
 }
@@ -42,11 +45,13 @@ void walk_dead_files(const shm::Directory& directory, const std::string& name,
                      const std::function<bool(const ring::EventParts&)>& each) {
   const std::string prefix = files_of(directory, name);
   if (prefix.empty()) throw no_subscription(name);
-  const std::uint64_t id = std::stoull(prefix.substr(4));
+  const std::uint64_t id = number_after(prefix, 4);
   const shm::Segment exchange =
       shm::Segment::attach(directory, "exchange", shm::SegmentKind::exchange, shm::Access::read_only);
   const shm::Segment state =
       shm::Segment::attach(directory, prefix + ".state", shm::SegmentKind::subscription, shm::Access::read_only);
+  check_bytes(exchange, sizeof(shm::ExchangeSegment));
+  check_bytes(state, sizeof(shm::SubscriptionSegment));
   const auto& subscription = *state.as<const shm::SubscriptionSegment>();
   std::uint64_t tail = subscription.dead_tail.load(std::memory_order_acquire);  // acquire(dead.tail): records before it
   const shm::SubscriptionBlock block = shm::read_block(subscription.version, subscription.blocks);
@@ -68,17 +73,15 @@ void walk_dead_files(const shm::Directory& directory, const std::string& name,
 
 void walk_log(const shm::Directory& directory, const std::string& prefix, std::uint64_t head, std::uint64_t tail,
               const std::function<bool(std::uint64_t, const shm::RecordHeader&)>& each) {
-  for (std::uint64_t segment = head >> 32; segment <= tail >> 32; ++segment) {
-    char number[16];
-    std::snprintf(number, sizeof number, "%08u", static_cast<unsigned>(segment));
-    const std::string name = prefix + "." + number;
-    if (!directory.exists(name)) continue;
+  for (const std::string& name : directory.list(prefix + ".")) {
+    const std::uint64_t segment = number_after(name, prefix.size() + 1);
+    if (segment < head >> 32 || segment > tail >> 32 || name.ends_with(".tmp")) continue;
     const shm::Segment mapped = shm::Segment::attach(directory, name, shm::SegmentKind::log, shm::Access::read_only);
     std::uint64_t at = segment == head >> 32 ? head & 0xffffffff : shm::log_data_offset;
-    const std::uint64_t end = segment == tail >> 32 ? tail & 0xffffffff : mapped.bytes();
-    while (at + 16 <= end) {
+    const std::uint64_t end = segment == tail >> 32 ? std::min(tail & 0xffffffff, mapped.bytes()) : mapped.bytes();
+    while (at % shm::record_alignment == 0 && at + sizeof(shm::RecordHeader) <= end) {
       const auto* record = mapped.as<const shm::RecordHeader>(at);
-      if (record->kind != static_cast<std::uint16_t>(shm::RecordKind::event) || record->bytes == 0) break;
+      if (!is_sound(*record, end - at, (record->flags & shm::flag_later) != 0)) break;
       if (!each(segment << 32 | at, *record)) return;
       at += record->bytes;
     }

@@ -7,6 +7,7 @@
 #include "ackring/error.hpp"
 #include "lib/exchange/deliver.hpp"
 #include "lib/shm/bus_error_guard.hpp"
+#include "lib/exchange/sound.hpp"
 #include "lib/shm/versioned.hpp"
 
 namespace ackring::exchange {
@@ -23,6 +24,7 @@ Exchange::Exchange(shm::Directory& directory, control::AccessRules access)
       throw Error(ErrorCode::damaged, directory.path(), "the bus was left by an earlier boot of this machine",
                   "move the directory away and start again");
     }
+    check_exchange(segment_);
   } else {
     segment_ =
         shm::Segment::create(directory, "exchange", shm::SegmentKind::exchange, sizeof(shm::ExchangeSegment), 0, 0);
@@ -38,17 +40,20 @@ Exchange::Exchange(shm::Directory& directory, control::AccessRules access)
   topics_ = std::make_unique<control::TopicTable>(directory, generation_);
   publishers_.resize(shm::max_publishers);
   const std::vector<std::string> files = directory.list("");  // once: a bus may have tens of thousands
+  raise_numbers(files);
   shm::Environment::at(shm::CrashPoint::recover_subscriptions);
   recover_subscriptions(files);
   shm::Environment::at(shm::CrashPoint::recover_publishers);
   recover_publishers();
   redo();  // decides as before; what the rules allow by now is for what comes
+  redone_ = true;
   for (const auto& ingress : publishers_) {
     if (ingress && ingress->ring_page != nullptr) withdraw_topics(*ingress);
   }
   for (const auto& queue : queues_) {
     if (!queue) continue;
-    if (queue->ephemeral && !queue->has_member()) {  // its member left while the exchange was dying
+    if (is_moving(*queue)) recount(*queue, report_);  // what the redo has completed is to be counted by now
+    if (queue->ephemeral && !queue->has_member()) {   // its member left while the exchange was dying
       remove_subscription(*queue);
       continue;
     }

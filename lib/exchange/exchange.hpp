@@ -309,6 +309,10 @@ class Exchange {
   void recover_subscriptions(const std::vector<std::string>& files);
   void recover_subscription(FoundSubscription& found);
   void recover_ring(Lane& lane);
+  void raise_numbers(const std::vector<std::string>& files);
+  [[nodiscard]] bool is_moving(const Queue& queue) const noexcept;
+  void recount(Queue& queue, std::vector<std::string>& notes);
+  bool holds_events(const std::string& ring_file, const std::string& cursor_file) const;
   void redo();
   void redo_route(std::uint64_t slot, std::uint64_t from, std::uint64_t to);
   void redo_pump(Queue& queue, std::uint64_t from);
@@ -346,6 +350,7 @@ class Exchange {
   std::uint64_t clock_ns_ = 0;   // of the last step or tick: by it what waits expires
   std::uint64_t random_ = 0x9e3779b97f4a7c15;
   bool fence_required_ = false;
+  bool redone_ = false;  // what a predecessor left open is finished
 
   std::vector<Queue*> touched_;                       // by the open transaction
   std::vector<Lane*> touched_members_;                // … the rings of dispatched subscriptions

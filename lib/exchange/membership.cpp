@@ -6,6 +6,7 @@
 #include "ackring/error.hpp"
 #include "lib/control/subscription_codec.hpp"
 #include "lib/exchange/exchange.hpp"
+#include "lib/exchange/sound.hpp"
 #include "lib/shm/versioned.hpp"
 
 namespace ackring::exchange {
@@ -73,14 +74,11 @@ void Exchange::map_ring(Lane& lane) {
   const std::string name = ring_name(lane.queue->id, lane.ring_incarnation);
   lane.ring_segment = shm::Segment::attach(directory_, name, shm::SegmentKind::member_ring, shm::Access::read_write);
   lane.ring_segment.close_fd();
+  check_ring_sizes(lane.ring_segment, lane.queue->options);
   lane.ring_page = lane.ring_segment.as<shm::MemberRing>();
   const std::uint64_t slots = lane.ring_page->slots;
   const std::uint64_t ring_bytes = lane.ring_page->ring_bytes;
   const std::uint64_t data = shm::page_bytes + states_bytes(slots);
-  if (!std::has_single_bit(slots) || !std::has_single_bit(ring_bytes) ||
-      data + ring_bytes > lane.ring_segment.bytes()) {
-    throw Error(ErrorCode::damaged, name, "its sizes do not fit its file");
-  }
   lane.slot_mask = slots - 1;
   lane.states = lane.ring_segment.as<shm::Word8>(shm::page_bytes);
   lane.ends_storage = std::make_unique_for_overwrite<std::uint32_t[]>(slots);

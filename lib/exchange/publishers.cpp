@@ -5,6 +5,7 @@
 
 #include "ackring/error.hpp"
 #include "lib/exchange/exchange.hpp"
+#include "lib/exchange/sound.hpp"
 #include "lib/shm/versioned.hpp"
 
 namespace ackring::exchange {
@@ -154,6 +155,7 @@ void Exchange::map_ingress(Ingress& ingress) {
   const std::string cursor_file = cursor_name(ingress.slot, ingress.incarnation);
   ingress.cursor_segment = shm::Segment::attach(directory_, cursor_file, shm::SegmentKind::ingress_cursor,
                                                 shm::Access::read_write, cursor_reserve_bytes);
+  check_bytes(ingress.cursor_segment, shm::page_bytes);
   ingress.cursor = ingress.cursor_segment.as<shm::IngressCursor>();
   ingress.topic_map = ingress.cursor_segment.as<shm::Word32>(shm::page_bytes);
   ingress.block = shm::read_block(ingress.cursor->version, ingress.cursor->blocks);
@@ -173,15 +175,24 @@ void Exchange::map_ingress(Ingress& ingress) {
   }
   ingress.reader = ring::RingReader(ingress.ring_segment.data() + shm::page_bytes, ring_bytes, &ingress.ring_page->tail,
                                     ingress.block.consumed);
+  if (ingress.block.consumed % shm::record_alignment != 0) {
+    throw Error(ErrorCode::damaged, cursor_file, "no record can begin where it says that reading goes on");
+  }
   // A crash between the block and the word: the block counts.
   ingress.cursor->consumed.store(ingress.block.consumed,
                                  std::memory_order_release);  // release(ingress.consumed): all of it was read
   // acquire(cursor.topics): the map's entries below it
   const std::uint64_t topics = ingress.cursor->topics.load(std::memory_order_acquire);
   ingress.routes.clear();
+  if (topics > (ingress.cursor_segment.bytes() - shm::page_bytes) / sizeof(shm::Word32)) {
+    throw Error(ErrorCode::damaged, cursor_file, "it has no room for its " + std::to_string(topics) + " topics");
+  }
   for (std::uint64_t i = 0; i < topics; ++i) {
     const std::uint32_t number = ingress.topic_map[i].load(std::memory_order_relaxed);  // relaxed: published by topics
     const bool routed = number != shm::no_topic && number != shm::denied_topic;
+    if (routed && topics_->text(number).empty()) {
+      throw Error(ErrorCode::damaged, cursor_file, "the bus has no topic of number " + std::to_string(number));
+    }
     ingress.routes.push_back(routed ? routes_.route_of(number) : nullptr);
   }
 }

@@ -3,13 +3,15 @@
 #include <signal.h>
 
 #include <algorithm>
-#include <charconv>
 #include <future>
 #include <system_error>
 
 #include "ackring/error.hpp"
 #include "lib/control/subscription_codec.hpp"
 #include "lib/exchange/exchange.hpp"
+#include "lib/exchange/snapshot.hpp"
+#include "lib/exchange/sound.hpp"
+#include "lib/shm/utf8.hpp"
 #include "lib/shm/versioned.hpp"
 
 namespace ackring::exchange {
@@ -18,16 +20,17 @@ namespace {
 
 constexpr std::size_t worth_a_thread = 64;  // subscriptions
 
-// "sub.12.json", prefix "sub." → 12; 0 where there is no number.
-std::uint64_t number_after(std::string_view name, std::size_t prefix) {
-  std::uint64_t number = 0;
-  std::from_chars(name.data() + std::min(prefix, name.size()), name.data() + name.size(), number);
-  return number;
-}
-
-// What keeps a subscription from being read just now is no damage of it.
-bool passes(ErrorCode code) {
-  return code == ErrorCode::no_space || code == ErrorCode::permission || code == ErrorCode::system;
+// X walks its own ring without a further look. Throws Error (damaged).
+void check_own_ring(ring::RingReader reader) {
+  shm::RecordHeader header;
+  const std::byte* record = nullptr;
+  bool sound = reader.refresh();
+  ring::ReadStatus status = ring::ReadStatus::empty;
+  while (sound && (status = reader.read_checked(header, record)) == ring::ReadStatus::record)
+    reader.advance(header.bytes);
+  if (!sound || status == ring::ReadStatus::damaged) {
+    throw Error(ErrorCode::damaged, "the ring of the exchange's own publisher", "a record in it is not a possible one");
+  }
 }
 
 }  // namespace
@@ -37,6 +40,7 @@ struct Exchange::FoundSubscription {
   std::vector<std::string> names;
   std::unique_ptr<Queue> queue;  // nullptr: it is none, or damaged
   std::string damage;
+  std::vector<std::string> notes;  // for the report
 };
 
 void Exchange::recover_subscriptions(const std::vector<std::string>& files) {
@@ -73,6 +77,11 @@ void Exchange::recover_subscriptions(const std::vector<std::string>& files) {
   if (helper.valid()) helper.get();
 
   for (FoundSubscription& subscription : found) {
+    report_.insert(report_.end(), subscription.notes.begin(), subscription.notes.end());
+    if (subscription.queue && find_queue(subscription.queue->options.name) != nullptr) {
+      subscription.damage = "another subscription has its name, " + subscription.queue->options.name;
+      subscription.queue.reset();
+    }
     if (subscription.queue) {
       const Queue& queue = add_queue(std::move(subscription.queue));
       queue.each_lane([&](const Lane& lane) {
@@ -110,11 +119,15 @@ void Exchange::recover_subscription(FoundSubscription& found) {
     queue->paused = json.at("paused");
     queue->ending = json.at("ending");
     queue->burying = json.at("burying");
+    if (queue->options.name.empty()) throw Error(ErrorCode::damaged, definition, "it gives no name");
     queue->state_segment =
         shm::Segment::attach(directory_, prefix + ".state", shm::SegmentKind::subscription, shm::Access::read_write);
     queue->state_segment.close_fd();
+    check_bytes(queue->state_segment, sizeof(shm::SubscriptionSegment));
     queue->state = queue->state_segment.as<shm::SubscriptionSegment>();
     queue->block = shm::read_block(queue->state->version, queue->state->blocks);
+    // acquire(intent.n): the record of transaction n
+    check_block(*queue->state, queue->block, last_intent(*page_).n.load(std::memory_order_acquire), prefix + ".state");
     queue->lane.entries = queue->block.entries;
     queue->lane.floor_entry = queue->lane.taken = queue->lane.entries;
     // acquire(backlog.tail): the records before it
@@ -134,10 +147,21 @@ void Exchange::recover_subscription(FoundSubscription& found) {
         directory_.remove(name);
         continue;
       }
+      if (incarnation > largest_number || name != ring_name(found.id, incarnation)) {
+        throw Error(ErrorCode::damaged, name, "no exchange gave it this name");
+      }
+      if (!queue->dispatched() && queue->lane.has_ring) {
+        throw Error(ErrorCode::damaged, name, "the subscription has another ring already");
+      }
       if (queue->dispatched()) queue->members.push_back(std::make_unique<Lane>(*queue));
       Lane& lane = queue->dispatched() ? *queue->members.back() : queue->lane;
       lane.ring_incarnation = incarnation;
       map_ring(lane);
+      if (queue->dispatched() && (lane.ring_page->number == 0 || lane.ring_page->number > 65'535 ||
+                                  queue->find_member(lane.ring_page->number) != nullptr)) {
+        throw Error(ErrorCode::damaged, name,
+                    "its member can't have the number " + std::to_string(lane.ring_page->number));
+      }
       lane.number = static_cast<std::uint16_t>(lane.ring_page->number);
       recover_ring(lane);
       // What was not taken, and is in the ring of nobody, or was taken back, goes to other members.
@@ -152,6 +176,7 @@ void Exchange::recover_subscription(FoundSubscription& found) {
           [&](const Lane& lane) { current = current || name == ack_name(found.id, lane.ack_incarnation); });
       if (name.starts_with(acks) && !current) directory_.remove(name);
     }
+    recount(*queue, found.notes);
     found.queue = std::move(queue);
   } catch (const Error& error) {
     if (passes(error.code())) throw;
@@ -170,17 +195,20 @@ void Exchange::recover_ring(Lane& lane) {
   lane.floor_entry = lane.ring_block.floor_entry;
   lane.ring.set_head(lane.ring_block.floor_position);
   lane.entries = lane.floor_entry;
-  ring::RingReader reader(lane.ring.data(), lane.ring.ring_bytes(), &lane.ring_page->tail,
-                          lane.ring_block.floor_position);
-  while (const std::byte* record = reader.peek()) {
-    const std::uint32_t bytes = reinterpret_cast<const shm::RecordHeader*>(record)->bytes;
-    if (bytes == 0 || lane.entries - lane.floor_entry > lane.slot_mask) {
-      throw Error(ErrorCode::damaged, ring_name(queue.id, lane.ring_incarnation), "a record in it has no length");
+  const std::string name = ring_name(queue.id, lane.ring_incarnation);
+  const Known known{*page_, *topics_};
+  const std::uint64_t n = last_intent(*page_).n.load(std::memory_order_acquire);     // acquire(intent.n): its record
+  const bool written = lane.ring_page->sink.n.load(std::memory_order_acquire) == n;  // acquire(sink.n): base
+  const std::uint64_t base = lane.ring_page->sink.base.load(std::memory_order_relaxed);  // relaxed: after n
+  const auto count = [&](std::uint64_t position) {
+    if (lane.entries - lane.floor_entry > lane.slot_mask) {
+      throw Error(ErrorCode::damaged, name, "it holds more records than entries");
     }
-    reader.advance(bytes);
-    lane.ends[lane.entries & lane.slot_mask] = static_cast<std::uint32_t>(reader.position());
+    lane.ends[lane.entries & lane.slot_mask] = static_cast<std::uint32_t>(position);
     ++lane.entries;
-  }
+  };
+  check_ring(lane.ring.data(), *lane.ring_page, lane.ring_block.floor_position, written && n != 0 ? &base : nullptr,
+             name, known, count);
   // State bytes below the floor mean nothing, but have to be zero when their slots are used again. Whoever moves the floor
   // clears those that it passes before it moves again, so only the last move can have left any: those from the floor of
   // the other copy of the block on. Where the death tore that copy, it has that floor still, or the next one, and then the
@@ -243,7 +271,7 @@ void Exchange::recover_publishers() {
     if (entry.state.load(std::memory_order_acquire) == 0) continue;
     auto ingress = std::make_unique<Ingress>();
     ingress->slot = static_cast<std::uint16_t>(slot);
-    ingress->name = entry.name.data();
+    ingress->name = shm::printable(entry.name.data());
     ingress->own = entry.state.load(std::memory_order_relaxed) ==  // relaxed: as above
                    static_cast<std::uint32_t>(shm::PublisherState::exchange);
     ingress->incarnation =
@@ -252,6 +280,7 @@ void Exchange::recover_publishers() {
     if (ingress->incarnation != 0) {
       try {
         map_ingress(*ingress);
+        if (ingress->own && ingress->ring_page != nullptr) check_own_ring(ingress->reader);
       } catch (const Error& error) {
         if (passes(error.code())) throw;
         report_.push_back("publisher " + ingress->name + ": damaged, set aside: " + error.what());
@@ -259,9 +288,11 @@ void Exchange::recover_publishers() {
              {ingress_name(ingress->slot, ingress->incarnation), cursor_name(ingress->slot, ingress->incarnation)}) {
           if (directory_.exists(name)) directory_.rename(name, "damaged." + name);
         }
+        // release(publisher.incarnation): it has no files any more
+        page_->publishers[slot].incarnation.store(0, std::memory_order_release);
         *ingress = Ingress{};
         ingress->slot = static_cast<std::uint16_t>(slot);
-        ingress->name = entry.name.data();
+        ingress->name = shm::printable(entry.name.data());
       }
     }
     if (ingress->ring_page != nullptr) {
@@ -277,15 +308,26 @@ void Exchange::recover_publishers() {
 
 // Files that nothing names any more: temporary ones, and those of publishers' incarnations that have ended.
 void Exchange::remove_strays(const std::vector<std::string>& files) {
-  for (const std::string& name : files) {
+  // From the last one on: a ring before its cursor, which says how far it was read.
+  for (auto at = files.rbegin(); at != files.rend(); ++at) {
+    const std::string& name = *at;
     if (name.ends_with(".tmp")) directory_.remove(name);
     if (name.starts_with("client.")) client_files_.push_back(name);
     if (!name.starts_with("pub.")) continue;
     const std::uint64_t slot = number_after(name, 4);
+    const std::size_t kind = std::min(name.find(".ring."), name.size());
+    const std::string cursor_file = name.substr(0, kind) + ".cursor." + name.substr(std::min(kind + 6, name.size()));
     const Ingress* ingress = slot < publishers_.size() ? publishers_[slot].get() : nullptr;
     if (ingress != nullptr && ingress->incarnation != 0 &&
         (name == ingress_name(ingress->slot, ingress->incarnation) ||
          name == cursor_name(ingress->slot, ingress->incarnation))) {
+      continue;
+    }
+    if (!directory_.exists(name)) continue;  // it has been set aside just now
+    if (kind != name.size() && holds_events(name, cursor_file)) {
+      report_.push_back(name + ": nothing names this ring of a publisher, and it holds events: set aside");
+      directory_.rename(name, "damaged." + name);
+      if (directory_.exists(cursor_file)) directory_.rename(cursor_file, "damaged." + cursor_file);
       continue;
     }
     directory_.remove(name);

@@ -59,10 +59,11 @@ Held find_held(Queue& queue, std::uint64_t n) {
       position = log::SegmentLog::next(position, *header);
     }
   }
-  const auto find_in_log = [&](const shm::Sink& sink, const log::SegmentLog& log, std::uint64_t counted,
-                               std::uint64_t& count, std::uint64_t& bytes, bool is_retry) {
-    if (sink.n.load(std::memory_order_acquire) != n) return;             // acquire(sink.n): base belongs to n
-    std::uint64_t position = sink.base.load(std::memory_order_relaxed);  // relaxed: after n
+  const auto find_in_log = [&](const shm::Sink& sink, const log::SegmentLog& log, std::uint64_t head,
+                               std::uint64_t counted, std::uint64_t& count, std::uint64_t& bytes, bool is_retry) {
+    if (sink.n.load(std::memory_order_acquire) != n) return;  // acquire(sink.n): base belongs to n
+    // relaxed: after n. What has left the log since is counted.
+    std::uint64_t position = std::max(sink.base.load(std::memory_order_relaxed), head);
     while (const RecordHeader* header = log.at(position)) {
       held.last_sequence = std::max(held.last_sequence, header->sequence);
       held.last_delivery = std::max(held.last_delivery, header->delivery);
@@ -77,8 +78,10 @@ Held find_held(Queue& queue, std::uint64_t n) {
     }
   };
   const bool known = queue.block.n == n;
-  find_in_log(queue.state->retry, queue.retry, known ? queue.block.retry_of_n : 0, held.retry, held.retry_bytes, true);
-  find_in_log(queue.state->dead, queue.dead, known ? queue.block.dead_of_n : 0, held.dead, held.dead_bytes, false);
+  find_in_log(queue.state->retry, queue.retry, queue.block.retry_head, known ? queue.block.retry_of_n : 0, held.retry,
+              held.retry_bytes, true);
+  find_in_log(queue.state->dead, queue.dead, queue.block.dead_head, known ? queue.block.dead_of_n : 0, held.dead,
+              held.dead_bytes, false);
   return held;
 }
 

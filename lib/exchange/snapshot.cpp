@@ -1,14 +1,16 @@
 #include "lib/exchange/snapshot.hpp"
 
 #include <algorithm>
-#include <charconv>
 #include <chrono>
+#include <cstring>
 #include <map>
 
 #include "ackring/error.hpp"
 #include "lib/control/subscription_codec.hpp"
 #include "lib/exchange/exchange.hpp"
 #include "lib/exchange/host.hpp"
+#include "lib/exchange/sound.hpp"
+#include "lib/shm/utf8.hpp"
 #include "lib/shm/versioned.hpp"
 
 namespace ackring::exchange {
@@ -98,12 +100,10 @@ Json describe(const SubscriptionView& view) {
     const auto* base = reinterpret_cast<const std::byte*>(lane.ring);
     const auto* states = reinterpret_cast<const shm::Word8*>(base + shm::page_bytes);
     const std::byte* data = base + shm::page_bytes + ((slots + shm::page_bytes - 1) & ~(shm::page_bytes - 1));
-    ring::RingReader reader(data, lane.ring->ring_bytes, &lane.ring->tail, lane.ring_block.floor_position);
+    RingWalk walk(data, *lane.ring, lane.ring_block.floor_position);
     for (std::uint64_t entry = lane.ring_block.floor_entry; entry != lane.entries; ++entry) {
-      const std::byte* record = reader.peek();
-      if (record == nullptr) break;
-      const auto* header = reinterpret_cast<const shm::RecordHeader*>(record);
-      reader.advance(header->bytes);
+      const shm::RecordHeader* header = walk.next();
+      if (header == nullptr) break;
       std::uint8_t state = states[entry & (slots - 1)].load(std::memory_order_relaxed);  // relaxed: X is between stores
       if (state == 0 && lane.moved_state != 0 && entry == lane.moved_entry) state = lane.moved_state;
       const bool passed = static_cast<std::int64_t>(lane.taken - entry) > 0;
@@ -213,16 +213,6 @@ Json stat_document(const Exchange& exchange, const std::string& bus) {
 
 // ----------------------------------------------------------------------------------------------------------- from files
 
-namespace {
-
-std::uint64_t number_after(std::string_view name, std::size_t prefix) {
-  std::uint64_t number = 0;
-  std::from_chars(name.data() + std::min(prefix, name.size()), name.data() + name.size(), number);
-  return number;
-}
-
-}  // namespace
-
 const shm::Intent& last_intent(const shm::ExchangeSegment& page) {
   const auto& intents = page.intents[0];
   const std::uint64_t first = intents[0].n.load(std::memory_order_acquire);   // acquire(intent.n): its record
@@ -246,13 +236,9 @@ std::uint64_t count_entries(const shm::MemberRing& ring, const shm::RingBlock& b
   // acquire(sink.n): base belongs to n
   const bool open = uncounted != 0 && ring.sink.n.load(std::memory_order_acquire) == uncounted;
   const std::uint64_t end = ring.sink.base.load(std::memory_order_relaxed);  // relaxed: after n
-  ring::RingReader reader(data, ring.ring_bytes, &ring.tail, block.floor_position);
   std::uint64_t entries = block.floor_entry;
-  while (const std::byte* record = reader.peek()) {
-    if (open && static_cast<std::int64_t>(reader.position() - end) >= 0) break;
-    reader.advance(reinterpret_cast<const shm::RecordHeader*>(record)->bytes);
-    ++entries;
-  }
+  RingWalk walk(data, ring, block.floor_position);
+  while (walk.next() != nullptr && (!open || static_cast<std::int64_t>(walk.position() - end) <= 0)) ++entries;
   return entries;
 }
 
@@ -264,6 +250,7 @@ Json describe_files(const shm::Directory& directory, std::uint64_t id, const std
                                                                  control::Json::parse(definition.at("options").dump()));
   const shm::Segment state =
       shm::Segment::attach(directory, prefix + ".state", shm::SegmentKind::subscription, shm::Access::read_only);
+  check_bytes(state, sizeof(shm::SubscriptionSegment));
   const auto* subscription = state.as<const shm::SubscriptionSegment>();
   SubscriptionView view;
   view.options = &options;
@@ -279,6 +266,7 @@ Json describe_files(const shm::Directory& directory, std::uint64_t id, const std
     const std::uint64_t incarnation = number_after(name, prefix.size() + 6);
     if (incarnation == view.block.retired_ring) continue;
     mapped.push_back(shm::Segment::attach(directory, name, shm::SegmentKind::member_ring, shm::Access::read_only));
+    check_ring_sizes(mapped.back(), options);
     LaneView& lane = view.lanes.emplace_back();
     lane.ring = mapped.back().as<const shm::MemberRing>();
     lane.ring_block = shm::read_block(lane.ring->version, lane.ring->blocks);
@@ -336,7 +324,10 @@ shm::Segment exchange_page(const shm::Directory& directory, const std::string& b
     throw Error(ErrorCode::not_found, "bus '" + bus + "'", "there is none in " + directory.path(),
                 "start one with ackring-exchange");
   }
-  return shm::Segment::attach(directory, "exchange", shm::SegmentKind::exchange, shm::Access::read_only);
+  shm::Segment segment =
+      shm::Segment::attach(directory, "exchange", shm::SegmentKind::exchange, shm::Access::read_only);
+  check_bytes(segment, sizeof(shm::ExchangeSegment));
+  return segment;
 }
 
 const char* state_of(const shm::Directory& directory, const shm::ExchangeSegment& page) {
@@ -348,7 +339,8 @@ const char* state_of(const shm::Directory& directory, const shm::ExchangeSegment
 }  // namespace
 
 const char* exchange_state(const shm::Directory& directory, const std::string& bus) {
-  return state_of(directory, *exchange_page(directory, bus).as<const shm::ExchangeSegment>());
+  const shm::Segment segment = exchange_page(directory, bus);
+  return state_of(directory, *segment.as<const shm::ExchangeSegment>());
 }
 
 Json stat_document(const shm::Directory& directory, const std::string& bus) {
@@ -356,22 +348,30 @@ Json stat_document(const shm::Directory& directory, const std::string& bus) {
   const auto& page = *segment.as<const shm::ExchangeSegment>();
   const char* state = state_of(directory, page);
   Json publishers = Json::array();
+  Json damaged = Json::array();  // what can't be read, and why
   for (std::size_t slot = 0; slot < shm::max_publishers; ++slot) {
     const shm::PublisherEntry& entry = page.publishers[slot];
     const std::uint64_t incarnation =
         entry.incarnation.load(std::memory_order_acquire);  // acquire(publisher.incarnation): its files
     const std::string cursor_file = Exchange::cursor_name(static_cast<std::uint16_t>(slot), incarnation);
     if (incarnation == 0 || !directory.exists(cursor_file)) continue;
-    const shm::Segment cursor =
-        shm::Segment::attach(directory, cursor_file, shm::SegmentKind::ingress_cursor, shm::Access::read_only);
-    const auto* words = cursor.as<const shm::IngressCursor>();
-    const std::string ring_file = Exchange::ingress_name(static_cast<std::uint16_t>(slot), incarnation);
-    const shm::Segment ring =
-        shm::Segment::attach_client_file(directory, ring_file, shm::SegmentKind::ingress_ring, shm::page_bytes);
-    publishers.push_back(describe(view_of(entry.name.data(), shm::read_block(words->version, words->blocks),
-                                          ring.valid() ? ring.as<const shm::IngressRing>() : nullptr,
-                                          // relaxed: a notice
-                                          words->quarantined.load(std::memory_order_relaxed) != 0)));
+    try {
+      const shm::Segment cursor =
+          shm::Segment::attach(directory, cursor_file, shm::SegmentKind::ingress_cursor, shm::Access::read_only);
+      check_bytes(cursor, shm::page_bytes);
+      const auto* words = cursor.as<const shm::IngressCursor>();
+      const std::string ring_file = Exchange::ingress_name(static_cast<std::uint16_t>(slot), incarnation);
+      const shm::Segment ring =
+          shm::Segment::attach_client_file(directory, ring_file, shm::SegmentKind::ingress_ring, shm::page_bytes);
+      const std::string name = shm::printable({entry.name.data(), ::strnlen(entry.name.data(), entry.name.size())});
+      publishers.push_back(describe(view_of(name, shm::read_block(words->version, words->blocks),
+                                            ring.valid() ? ring.as<const shm::IngressRing>() : nullptr,
+                                            // relaxed: a notice
+                                            words->quarantined.load(std::memory_order_relaxed) != 0)));
+    } catch (const Error& error) {
+      if (passes(error.code())) throw;
+      damaged.push_back(cursor_file + ": " + error.what());
+    }
   }
   std::map<std::uint64_t, std::vector<std::string>> files;
   for (const std::string& name : directory.list("sub.")) files[number_after(name, 4)].push_back(name);
@@ -379,15 +379,24 @@ Json stat_document(const shm::Directory& directory, const std::string& bus) {
   for (const auto& [id, names] : files) {
     const std::string definition = "sub." + std::to_string(id) + ".json";
     if (std::find(names.begin(), names.end(), definition) == names.end()) continue;
-    const Json row = describe_files(directory, id, names, page);
-    subscriptions[row["name"].get<std::string>()] = row;
+    try {
+      const Json row = describe_files(directory, id, names, page);
+      subscriptions[row["name"].get<std::string>()] = row;
+    } catch (const Error& error) {
+      if (passes(error.code())) throw;
+      if (directory.exists(definition)) damaged.push_back(definition + ": " + error.what());  // else it has just gone
+    } catch (const nlohmann::json::exception&) {
+      damaged.push_back(definition + ": it is no definition of a subscription");
+    }
   }
   Json rows = Json::array();
   for (auto& [name, row] : subscriptions) rows.push_back(std::move(row));
-  return {{"bus", bus},
-          {"exchange", exchange_part(page, state)},
-          {"publishers", std::move(publishers)},
-          {"subscriptions", std::move(rows)}};
+  Json document = {{"bus", bus},
+                   {"exchange", exchange_part(page, state)},
+                   {"publishers", std::move(publishers)},
+                   {"subscriptions", std::move(rows)}};
+  if (!damaged.empty()) document["damaged"] = std::move(damaged);
+  return document;
 }
 
 }  // namespace ackring::exchange

@@ -198,8 +198,9 @@ const RecordHeader* SegmentLog::at(std::uint64_t& position) const noexcept {
       const auto* record = segment->as<const RecordHeader>(offset);
       if (record->kind != static_cast<std::uint16_t>(RecordKind::segment_end)) {
         const bool sound = record->kind != static_cast<std::uint16_t>(RecordKind::none) &&
-                           record->bytes >= record_alignment && record->bytes % record_alignment == 0 &&
-                           record->bytes <= left && position + record->bytes <= tail_;
+                           left >= sizeof(RecordHeader) && record->bytes >= sizeof(RecordHeader) &&
+                           record->bytes % record_alignment == 0 && record->bytes <= left &&
+                           position + record->bytes <= tail_;
         return sound ? record : nullptr;
       }
     }
