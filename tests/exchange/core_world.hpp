@@ -15,6 +15,7 @@
 #include "lib/exchange/exchange.hpp"
 #include "lib/exchange/snapshot.hpp"
 #include "lib/shm/directory.hpp"
+#include "tests/exchange/soundness.hpp"
 
 namespace ackring::test {
 
@@ -239,6 +240,7 @@ struct World {
     const auto live = exchange::stat_document(*x, "test");
     check_books(live);
     check_books(exchange::stat_document(*directory, "test"));
+    check_sound(*directory);
     return live;
   }
   void restart() {

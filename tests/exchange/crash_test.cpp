@@ -78,6 +78,7 @@ class Scenario {
       shm::Environment::hook = nullptr;
       ++deaths_;
       check_dead_letters();
+      check_sound_at(*directory_, hook_.die_before);
       start();
     }
   }
@@ -104,6 +105,7 @@ class Scenario {
         return;
       } catch (const Death&) {
         shm::Environment::hook = nullptr;
+        check_sound_at(*directory_, second_->die_before);
         second_ = nullptr;
         ++deaths_;
       }
@@ -210,7 +212,7 @@ class Scenario {
     forgotten_[0].clear();
     SubscriptionOptions options = x_->find_queue("all")->options;
     options.patterns.clear();
-    members_[0] = std::make_unique<CoreMember>(*directory_, x_->attach_member(77, options, false, {}));
+    members_[0] = std::make_unique<CoreMember>(*directory_, x_->attach_member(x_->new_client(), options, false, {}));
   }
 
   void record(int i, const Seen& seen) {

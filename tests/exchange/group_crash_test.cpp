@@ -78,6 +78,7 @@ class GroupScenario {
       shm::Environment::hook = nullptr;
       ++deaths_;
       if (!members_.empty()) check_books(exchange::stat_document(*directory_, "crash"));
+      check_sound_at(*directory_, hook_.die_before);
       start();
     }
   }
@@ -92,6 +93,7 @@ class GroupScenario {
         return;
       } catch (const Death&) {
         shm::Environment::hook = nullptr;
+        check_sound_at(*directory_, second_->die_before);
         second_ = nullptr;
         ++deaths_;
       }

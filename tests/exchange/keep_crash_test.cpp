@@ -92,6 +92,7 @@ class Scenario {
 
   void recover() {
     check_books(exchange::stat_document(*world_.directory, "crash"));
+    check_sound_at(*world_.directory, first_.die_before);
     world_.x.reset();
     shm::Environment::hook = second_;
     try {
@@ -101,6 +102,7 @@ class Scenario {
     }
     shm::Environment::hook = nullptr;
     check_books(exchange::stat_document(*world_.directory, "crash"));
+    check_sound_at(*world_.directory, first_.die_before);
     if (!world_.x || deaths_ > 1) world_.restart();
     check_log();
   }

@@ -66,6 +66,7 @@ class Scenario {
       shm::Environment::hook = nullptr;
       ++deaths_;
       check_books(exchange::stat_document(*directory_, "crash"));
+      check_sound_at(*directory_, hook_.die_before);
       start();
     }
   }
@@ -80,6 +81,7 @@ class Scenario {
         return;
       } catch (const Death&) {
         shm::Environment::hook = nullptr;
+        check_sound_at(*directory_, second_->die_before);
         second_ = nullptr;
         ++deaths_;
       }
