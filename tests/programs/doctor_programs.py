@@ -124,7 +124,7 @@ class Gc(Bus):
         (held,) = self.files.glob("client.*.lock")
         (self.files / "sub.1.json.tmp").write_text("half")
         (self.files / "client.0.lock").touch()
-        (self.files / "pub.0.cursor.999").touch()
+        (self.files / "pub.0.cursor.1").touch()
         (self.files / "damaged.sub.77.state").write_text("precious")
         before = {path.name for path in self.files.iterdir()}
         lines = self.gc("--dry-run")
@@ -132,7 +132,7 @@ class Gc(Bus):
         self.assertEqual(json.loads(self.tool("gc", "--dry-run", "--json"))[0].keys(), {"bus", "file", "action", "why"})
         self.assertEqual(self.gc(), lines)
         gone = before - {path.name for path in self.files.iterdir()}
-        self.assertEqual(gone, {"sub.1.json.tmp", "client.0.lock", "pub.0.cursor.999"})
+        self.assertEqual(gone, {"sub.1.json.tmp", "client.0.lock", "pub.0.cursor.1"})
         self.assertEqual({line.split(":")[0] for line in lines},
                          {f"remove test/{name}" for name in gone} | {"keep test/damaged.sub.77.state", f"keep test/{held.name}"})
         process = self.exchange()
