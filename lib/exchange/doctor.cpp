@@ -31,12 +31,13 @@ std::string state_of(const Look& look) {
 }
 
 // One look at everything. Of a bus that goes away meanwhile, what was found until then.
-DoctorReport look_once(const shm::Directory& directory) {
+DoctorReport look_once(const shm::Directory& directory, bool locked_by_caller) {
   Look look(directory);
-  look.live = is_served(directory);
+  look.live = !locked_by_caller && is_served(directory);
   look.names = directory.list("");
   for (const std::string& name : look.names) {
-    const std::string_view bare = std::string_view(name).substr(0, name.ends_with(".tmp") ? name.size() - 4 : name.size());
+    const std::string_view bare =
+        std::string_view(name).substr(0, name.ends_with(".tmp") ? name.size() - 4 : name.size());
     if (bare.starts_with("sub.")) look.names_of_subscription[parse_file_name(bare).owner].push_back(name);
   }
   look.report.files = look.names.size();
@@ -73,12 +74,13 @@ DoctorReport examine(const shm::Directory& directory, const DoctorOptions& optio
   if (!directory.exists("exchange") && !directory.exists("exchange.lock")) {
     throw Error(ErrorCode::not_found, directory.path(), "there is no bus in it", "see shmtool ls");
   }
-  DoctorReport report = look_once(directory);
+  DoctorReport report = look_once(directory, options.locked_by_caller);
   for (unsigned look = 1; look < options.looks && !report.sound(); ++look) {
     // An exchange that has ended since the last look leaves another kind of bus.
+    if (options.locked_by_caller) break;
     if (!is_served(directory) && report.state != "running" && report.state != "stalled") break;
     sleep_ns(options.pause_ns);
-    DoctorReport next = look_once(directory);
+    DoctorReport next = look_once(directory, options.locked_by_caller);
     std::set<std::tuple<Gravity, std::string, std::string>> before;
     for (const Finding& finding : report.findings) before.insert(key_of(finding));
     std::erase_if(next.findings, [&before](const Finding& finding) {
@@ -189,8 +191,9 @@ bool until_it_stands_still(Look& look, const std::function<bool()>& attempt) {
 
 std::string_view name_of(shm::TransactionKind kind) noexcept {
   static constexpr std::array<std::string_view, 21> names{
-      "none",    "route", "pump", "redeliver", "retry",   "bury",   "release", "complete",      "requeue",  "remove", "hand",
-      "park",    "set_aside", "discard", "forget", "expire", "give_up", "give_up_later", "announce", "clean",  "begin_with"};
+      "none",     "route",   "pump",    "redeliver",     "retry",    "bury",      "release",
+      "complete", "requeue", "remove",  "hand",          "park",     "set_aside", "discard",
+      "forget",   "expire",  "give_up", "give_up_later", "announce", "clean",     "begin_with"};
   const auto number = static_cast<std::size_t>(kind);
   return number < names.size() ? names[number] : std::string_view{};
 }

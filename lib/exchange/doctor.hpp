@@ -33,6 +33,8 @@ struct DoctorOptions {
   unsigned looks = 4;
   /// Between two of them.
   std::uint64_t pause_ns = 30'000'000;
+  /// The caller itself holds the lock of the exchange, so that none is there.
+  bool locked_by_caller = false;
 };
 
 struct DoctorReport {

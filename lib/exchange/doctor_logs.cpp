@@ -86,7 +86,8 @@ void SubscriptionLook::walk_log(Log& log) {
     const bool in_last = segment == log.tail >> 32;
     const std::uint64_t end = in_last ? log.tail & 0xffffffff : file.bytes();
     if (end > file.bytes() || offset > end) {
-      look_.violation(file.name(), "size", "it has " + std::to_string(file.bytes()) + " bytes, its log goes on to " + text_of(log.tail));
+      look_.violation(file.name(), "size",
+                      "it has " + std::to_string(file.bytes()) + " bytes, its log goes on to " + text_of(log.tail));
       log.whole = false;
       return;
     }

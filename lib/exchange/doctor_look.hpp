@@ -81,11 +81,11 @@ bool until_it_stands_still(Look& look, const std::function<bool()>& attempt);
 [[nodiscard]] std::string_view name_of(shm::TransactionKind kind) noexcept;
 
 // One part each; they add to the findings of the look.
-[[nodiscard]] bool check_page(Look& look);      // doctor_page.cpp; false: nothing else means anything
-void check_publishers(Look& look);              // doctor_publishers.cpp
-void check_subscriptions(Look& look);           // doctor_subscription.cpp
-void check_topics(Look& look);                  // doctor_topics.cpp, after all that uses topics
-void check_names(Look& look);                   // doctor_names.cpp
-void check_numbers(Look& look);                 // doctor_page.cpp, at the end
+[[nodiscard]] bool check_page(Look& look);  // doctor_page.cpp; false: nothing else means anything
+void check_publishers(Look& look);          // doctor_publishers.cpp
+void check_subscriptions(Look& look);       // doctor_subscription.cpp
+void check_topics(Look& look);              // doctor_topics.cpp, after all that uses topics
+void check_names(Look& look);               // doctor_names.cpp
+void check_numbers(Look& look);             // doctor_page.cpp, at the end
 
 }  // namespace ackring::exchange

@@ -28,7 +28,8 @@ void check_publisher_file(Look& look, const std::string& name, const BusFileName
   const shm::PublisherEntry& entry = look.page->publishers[parsed.owner];
   look.uses_file_number(parsed.number, name);
   if (parsed.number == value(entry.incarnation)) return;
-  look.leftover(name, "ended", "a file of an incarnation of publisher " + std::to_string(parsed.owner) + " that has ended");
+  look.leftover(name, "ended",
+                "a file of an incarnation of publisher " + std::to_string(parsed.owner) + " that has ended");
 }
 
 void check_ack_page(Look& look, const std::string& name, const BusFileName& parsed) {

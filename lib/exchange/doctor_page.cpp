@@ -18,10 +18,12 @@ void check_intents(Look& look) {
   if (!look.page_file.read_as(offsetof(shm::ExchangeSegment, intents), intents)) return;
   const std::uint64_t even = value(intents[0][0].n);
   const std::uint64_t odd = value(intents[0][1].n);
-  const bool in_turn = even % 2 == 0 && (odd % 2 == 1 || odd == 0) && (even + 1 == odd || odd + 1 == even || even + odd == 0);
+  const bool in_turn =
+      even % 2 == 0 && (odd % 2 == 1 || odd == 0) && (even + 1 == odd || odd + 1 == even || even + odd == 0);
   if (!in_turn) {
-    look.violation(file, "intent",
-                   "its two intents are " + std::to_string(even) + " and " + std::to_string(odd) + ", not one after the other");
+    look.violation(
+        file, "intent",
+        "its two intents are " + std::to_string(even) + " and " + std::to_string(odd) + ", not one after the other");
   }
   for (std::size_t shard = 1; shard < intents.size(); ++shard) {
     if (value(intents[shard][0].n) + value(intents[shard][1].n) == 0) continue;
@@ -51,7 +53,8 @@ bool check_page(Look& look) {
   }
   look.page_file = look.open(file);
   if (!look.page_file.valid()) return false;
-  if (!look.check_header(look.page_file, shm::SegmentKind::exchange, 0, sizeof(shm::ExchangeSegment), false)) return false;
+  if (!look.check_header(look.page_file, shm::SegmentKind::exchange, 0, sizeof(shm::ExchangeSegment), false))
+    return false;
   if (!look.page_file.read_as(0, *look.page)) {
     look.violation(file, "size", "it was cut short while it was read");
     return false;
@@ -62,7 +65,8 @@ bool check_page(Look& look) {
   if (page.header.boot_id != shm::boot_id()) {
     if (look.live) look.violation(file, "boot_id", "an exchange serves a bus that an earlier boot has left");
     if (!look.live) {
-      look.add(Gravity::note, file, "boot_id", "the bus is of an earlier boot or another machine: no exchange starts on it");
+      look.add(Gravity::note, file, "boot_id",
+               "the bus is of an earlier boot or another machine: no exchange starts on it");
     }
   }
   if (value(page.generation) == 0) look.violation(file, "generation", "its generation is 0");
@@ -88,8 +92,9 @@ void check_numbers(Look& look) {
                    "the last client was " + std::to_string(last[0]) + ", " + user + " names " + std::to_string(client));
   }
   if (look.largest_file_number.first > last[1]) {
-    look.violation(file, "next_file",
-                   "the last number given was " + std::to_string(last[1]) + ", there is " + look.largest_file_number.second);
+    look.violation(
+        file, "next_file",
+        "the last number given was " + std::to_string(last[1]) + ", there is " + look.largest_file_number.second);
   }
   if (!look.live && look.open_transaction) {
     const LastIntent intent = look.last_intent();
@@ -101,7 +106,8 @@ void check_numbers(Look& look) {
   if (!look.page_file.read_as(offsetof(shm::ExchangeSegment, publishers), publishers)) return;
   for (const auto& [slot, user] : look.slots_used) {
     if (slot < publishers.size() && value(publishers[slot].state) != 0) continue;
-    look.violation(user, "publisher", "an event in it is of publisher " + std::to_string(slot) + ", which there is not");
+    look.violation(user, "publisher",
+                   "an event in it is of publisher " + std::to_string(slot) + ", which there is not");
   }
 }
 

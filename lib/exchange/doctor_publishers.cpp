@@ -57,18 +57,20 @@ std::string check_record(Slot& slot, std::uint64_t offset, std::uint64_t rest, s
     return header.bytes == rest && rest <= available ? std::string() : "its padding does not end with the ring";
   }
   if (readable < sizeof header || !ring::plausible(header, available)) {
-    return "its header is not a possible one: kind " + std::to_string(header.kind) + ", " + std::to_string(header.bytes) +
-           " bytes of " + std::to_string(available);
+    return "its header is not a possible one: kind " + std::to_string(header.kind) + ", " +
+           std::to_string(header.bytes) + " bytes of " + std::to_string(available);
   }
   const std::uint64_t defined = slot.topics + found.topics;
   if (header.kind == static_cast<std::uint16_t>(RecordKind::topic)) {
-    if (header.topic == 0 || header.topic > defined + 1) return "it defines topic " + std::to_string(header.topic) + " out of turn";
+    if (header.topic == 0 || header.topic > defined + 1)
+      return "it defines topic " + std::to_string(header.topic) + " out of turn";
     if (header.topic == defined + 1) ++found.topics;
     const std::string text = text_of(slot.ring, offset + sizeof header, header.payload_bytes);
     return control::valid_topic(text) ? std::string() : "it defines a topic that is none";
   }
   ++found.events;
-  if (header.topic == 0 || header.topic > defined) return "it is of topic " + std::to_string(header.topic) + ", which was not defined";
+  if (header.topic == 0 || header.topic > defined)
+    return "it is of topic " + std::to_string(header.topic) + ", which was not defined";
   return {};
 }
 
@@ -115,12 +117,13 @@ void check_ring(Look& look, Slot& slot) {
   const std::uint64_t consumed = slot.block.consumed;
   if (tail - consumed > page.ring_bytes || tail % shm::record_alignment != 0) {
     look.violation(name, "tail",
-                   "its tail is " + std::to_string(tail) + ", with " + std::to_string(consumed) + " consumed of a ring of " +
-                       std::to_string(page.ring_bytes));
+                   "its tail is " + std::to_string(tail) + ", with " + std::to_string(consumed) +
+                       " consumed of a ring of " + std::to_string(page.ring_bytes));
     return;
   }
   if (static_cast<std::int64_t>(consumed - page.start_position) < 0) {
-    look.violation(name, "start_position", "it began at " + std::to_string(page.start_position) + ", behind what is consumed");
+    look.violation(name, "start_position",
+                   "it began at " + std::to_string(page.start_position) + ", behind what is consumed");
   }
   const bool quarantined = value(slot.cursor_page.quarantined) != 0;
   if (quarantined) look.violation(name, "quarantined", "the exchange found it damaged and reads it no more");
@@ -142,15 +145,21 @@ void check_cursor(Look& look, Slot& slot, const LastIntent& intent) {
   const std::string& name = slot.cursor.name();
   const shm::IngressCursor& page = slot.cursor_page;
   const std::uint64_t n = intent.n;
-  if (slot.block.n > n) look.violation(name, "n", "it was counted in transaction " + std::to_string(slot.block.n) + " of " + std::to_string(n));
-  if (value(page.sink.n) > n) look.violation(name, "sink", "its sink is of transaction " + std::to_string(value(page.sink.n)) + " of " + std::to_string(n));
-  if (!slot.own && value(page.sink.n) != 0) look.violation(name, "sink", "it has a sink, but the exchange does not write its ring");
+  if (slot.block.n > n)
+    look.violation(name, "n",
+                   "it was counted in transaction " + std::to_string(slot.block.n) + " of " + std::to_string(n));
+  if (value(page.sink.n) > n)
+    look.violation(name, "sink",
+                   "its sink is of transaction " + std::to_string(value(page.sink.n)) + " of " + std::to_string(n));
+  if (!slot.own && value(page.sink.n) != 0)
+    look.violation(name, "sink", "it has a sink, but the exchange does not write its ring");
   if (value(page.quarantined) > 1) look.violation(name, "quarantined", "it is neither 0 nor 1");
   if (value(page.not_polled) > 1) look.violation(name, "not_polled", "it is neither 0 nor 1");
   const std::uint64_t word = value(page.consumed);
   // The word follows the block; a crash between the two leaves it behind.
   if (word != slot.block.consumed && (slot.block.n != n || static_cast<std::int64_t>(slot.block.consumed - word) < 0)) {
-    look.violation(name, "consumed", "its word says " + std::to_string(word) + ", its block " + std::to_string(slot.block.consumed));
+    look.violation(name, "consumed",
+                   "its word says " + std::to_string(word) + ", its block " + std::to_string(slot.block.consumed));
   }
   if (slot.topics > limits::topics || shm::page_bytes + slot.topics * sizeof(std::uint32_t) > slot.cursor.bytes()) {
     look.violation(name, "topics", "a map of " + std::to_string(slot.topics) + " topics does not fit its file");
@@ -175,7 +184,8 @@ bool check_files(Look& look, Slot& slot) {
     return words;
   };
   const std::vector<std::uint64_t> before = stamp();
-  if (!look.check_header(slot.cursor, shm::SegmentKind::ingress_cursor, slot.number, sizeof(shm::IngressCursor), true)) return true;
+  if (!look.check_header(slot.cursor, shm::SegmentKind::ingress_cursor, slot.number, sizeof(shm::IngressCursor), true))
+    return true;
   if (!slot.cursor.read_as(0, slot.cursor_page)) return false;
   slot.block = slot.cursor_page.blocks[value(slot.cursor_page.version) & 1];
   slot.topics = value(slot.cursor_page.topics);
@@ -220,7 +230,8 @@ void check_publishers(Look& look) {
     slot.client = value(entry.client);
     slot.own = state == PublisherState::exchange;
     if (state == PublisherState::none) {
-      if (slot.incarnation + slot.client != 0) look.violation("exchange", "publisher_state", where + ": it is free, and has files or a client");
+      if (slot.incarnation + slot.client != 0)
+        look.violation("exchange", "publisher_state", where + ": it is free, and has files or a client");
       continue;
     }
     if (state > PublisherState::exchange) {
@@ -228,7 +239,8 @@ void check_publishers(Look& look) {
       continue;
     }
     ++look.report.publishers;
-    if (slot.own && ++own > 1) look.violation("exchange", "publisher_state", where + ": the exchange has another one already");
+    if (slot.own && ++own > 1)
+      look.violation("exchange", "publisher_state", where + ": the exchange has another one already");
     check_name(look, slot, state, entry.name.data(), names);
     if (slot.client != 0) look.clients_used.emplace(slot.client, where);
     if (slot.incarnation == 0) {
@@ -245,14 +257,16 @@ void check_publishers(Look& look) {
     }
     if (!look.has(ring) && slot.client != 0) look.violation(ring, "missing", where + " has a client, but no ring");
     if (slot.client != 0 && look.live && !holds_lock(look, slot.client)) {
-      look.violation("client." + std::to_string(slot.client) + ".lock", "client", where + ": its client is dead, and still has it");
+      look.violation("client." + std::to_string(slot.client) + ".lock", "client",
+                     where + ": its client is dead, and still has it");
     }
     const bool done = until_it_stands_still(look, [&] {
       slot.cursor = look.open(cursor);
       if (look.has(ring)) slot.ring = look.open(ring);
       return !slot.cursor.valid() || check_files(look, slot);
     });
-    if (!done) look.add(Gravity::note, cursor, "moves", "it moved whenever it was looked at: its counters were not compared");
+    if (!done)
+      look.add(Gravity::note, cursor, "moves", "it moved whenever it was looked at: its counters were not compared");
   }
 }
 

@@ -48,22 +48,24 @@ std::string read_parts(BusFile& file, std::uint64_t offset, Place place, RecordL
   const bool later = (header.flags & shm::flag_later) != 0;
   const bool attempt = (header.flags & shm::flag_attempt) != 0;
   record.timed = (header.flags & shm::flag_timing) != 0;
-  if ((header.flags & ~(shm::flag_later | shm::flag_attempt | shm::flag_timing)) != 0) return "a flag that means nothing";
+  if ((header.flags & ~(shm::flag_later | shm::flag_attempt | shm::flag_timing)) != 0)
+    return "a flag that means nothing";
   if (later != in_later_log) return later ? "a LaterInfo outside of retry and dead-letter log" : "it has no LaterInfo";
   if (record.timed && attempt) return "it has times although it was delivered";
   std::uint64_t bytes = sizeof header;
   record.untaken = !attempt;
   if (later) {
     shm::LaterInfo info{};
-    if (bytes + sizeof info > header.bytes || !copy_from(file, offset + bytes, info)) return "its LaterInfo is cut short";
+    if (bytes + sizeof info > header.bytes || !copy_from(file, offset + bytes, info))
+      return "its LaterInfo is cut short";
     bytes += sizeof info + std::uint64_t{info.reason_bytes};
     record.later_state = value(info.state);
     record.untaken = record.untaken || info.untaken != 0;
     using enum shm::LaterState;
     const auto state = static_cast<shm::LaterState>(record.later_state);
-    const bool possible = place == Place::dead ? state == waiting || state == requeued || state == removed
-                                               : record.later_state <= static_cast<std::uint32_t>(expired) &&
-                                                     state != requeued;
+    const bool possible = place == Place::dead
+                              ? state == waiting || state == requeued || state == removed
+                              : record.later_state <= static_cast<std::uint32_t>(expired) && state != requeued;
     if (!possible) return "its LaterState is " + std::to_string(record.later_state);
   }
   const std::uint64_t parts = offset + sizeof header + (later ? sizeof(shm::LaterInfo) : 0);

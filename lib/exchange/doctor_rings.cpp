@@ -1,7 +1,7 @@
 // Doctor: the rings of members, the exchange's state of each delivery in them, and the pages on which members decide.
 #include <algorithm>
 #include <bit>
-#include <numeric>
+#include <utility>
 
 #include "lib/exchange/doctor_subscription.hpp"
 #include "lib/exchange/exchange.hpp"
@@ -15,7 +15,9 @@ using shm::TransactionKind;
 
 namespace {
 
-std::uint64_t whole_pages(std::uint64_t bytes) { return (bytes + shm::page_bytes - 1) / shm::page_bytes * shm::page_bytes; }
+std::uint64_t whole_pages(std::uint64_t bytes) {
+  return (bytes + shm::page_bytes - 1) / shm::page_bytes * shm::page_bytes;
+}
 
 bool is_behind(std::uint64_t left, std::uint64_t right) { return static_cast<std::int64_t>(left - right) > 0; }
 
@@ -30,7 +32,7 @@ std::string number(std::uint64_t value) { return std::to_string(value); }
 
 void SubscriptionLook::check_ring(Ring& ring) {
   const std::string& name = ring.file.name();
-  rings_whole_ = false;
+  const bool others_whole = std::exchange(rings_whole_, false);
   look_.uses_file_number(ring.incarnation, name);
   if (!look_.check_header(ring.file, shm::SegmentKind::member_ring, id_, sizeof(shm::MemberRing), false)) return;
   if (!ring.file.read_as(0, ring.page)) return;
@@ -39,9 +41,9 @@ void SubscriptionLook::check_ring(Ring& ring) {
   if (page.slots != slots || page.ring_bytes != options_.ring_bytes ||
       shm::page_bytes + whole_pages(slots) + page.ring_bytes > ring.file.bytes()) {
     look_.violation(name, "ring_bytes",
-                    "a ring of " + number(page.ring_bytes) + " bytes and " + number(page.slots) + " slots in a file of " +
-                        number(ring.file.bytes()) + "; its subscription wants " + number(options_.ring_bytes) + " and " +
-                        number(slots));
+                    "a ring of " + number(page.ring_bytes) + " bytes and " + number(page.slots) +
+                        " slots in a file of " + number(ring.file.bytes()) + "; its subscription wants " +
+                        number(options_.ring_bytes) + " and " + number(slots));
     return;
   }
   ring.slots = slots;
@@ -51,29 +53,31 @@ void SubscriptionLook::check_ring(Ring& ring) {
   }
   for (const auto& other : rings_) {
     if (other.get() == &ring) break;
-    if (dispatched() && other->page.number == page.number) {
+    if (dispatched() && !other->retired && other->page.number == page.number) {
       look_.violation(name, "number", "its member has number " + number(page.number) + ", as another one");
     }
   }
-  rings_whole_ = true;
-  walk_ring(ring);
-  if (!rings_whole_) return;
+  rings_whole_ = others_whole;
+  if (!walk_ring(ring)) {
+    rings_whole_ = false;
+    return;
+  }
   check_ring_words(ring);
   count_entries(ring);
   check_acks(ring);
 }
 
-// From the floor to the tail: where each record is, and how many there are.
-void SubscriptionLook::walk_ring(Ring& ring) {
+// From the floor to the tail: which records there are. False: that can't be told.
+bool SubscriptionLook::walk_ring(Ring& ring) {
   const std::string& name = ring.file.name();
   const std::uint64_t tail = value(ring.page.tail);
   const std::uint64_t floor = ring.block.floor_position;
   const std::uint64_t data = shm::page_bytes + whole_pages(ring.slots);
   if (tail - floor > ring.page.ring_bytes || tail % shm::record_alignment != 0 || floor % shm::record_alignment != 0) {
-    look_.violation(name, "tail", "its tail is " + number(tail) + ", its floor " + number(floor) + ", of a ring of " +
-                                      number(ring.page.ring_bytes));
-    rings_whole_ = false;
-    return;
+    look_.violation(name, "tail",
+                    "its tail is " + number(tail) + ", its floor " + number(floor) + ", of a ring of " +
+                        number(ring.page.ring_bytes));
+    return false;
   }
   const bool open = value(ring.page.sink.n) == intent_.n && intent_.n != 0;
   const std::uint64_t base = value(ring.page.sink.base);
@@ -91,8 +95,7 @@ void SubscriptionLook::walk_ring(Ring& ring) {
     if (record.what != RecordLook::What::event) {
       const std::string why = record.damage.empty() ? "its padding does not end with the ring" : record.damage;
       look_.violation(name, "record", "the record at position " + number(position) + ": " + why);
-      rings_whole_ = false;
-      return;
+      return false;
     }
     note_event(record, name);
     ring.deliveries.push_back(record.header.delivery);
@@ -107,11 +110,14 @@ void SubscriptionLook::walk_ring(Ring& ring) {
   if (behind || (ring.counted != ring.end && !open)) {
     look_.violation(name, "entries",
                     "its entries end at " + number(ring.end) + ", " +
-                        number(dispatched() ? ring.counted : block_.entries) + " are counted, and no transaction is open");
+                        number(dispatched() ? ring.counted : block_.entries) +
+                        " are counted, and no transaction is open");
   }
   if (ring.end - ring.block.floor_entry > ring.slots) {
-    look_.violation(name, "slots", number(ring.end - ring.block.floor_entry) + " entries in " + number(ring.slots) + " slots");
+    look_.violation(name, "slots",
+                    number(ring.end - ring.block.floor_entry) + " entries in " + number(ring.slots) + " slots");
   }
+  return true;
 }
 
 void SubscriptionLook::check_ring_words(const Ring& ring) {
@@ -123,17 +129,21 @@ void SubscriptionLook::check_ring_words(const Ring& ring) {
   }
   const std::uint64_t passed = ring.block.floor_entry - page.start_entry;
   if (settled != passed || ring.block.totals[0] != 0) {
-    look_.violation(name, "totals", number(settled) + " deliveries are counted as settled, the floor has passed " + number(passed));
+    look_.violation(name, "totals",
+                    number(settled) + " deliveries are counted as settled, the floor has passed " + number(passed));
   }
   if (is_behind(page.start_position, ring.block.floor_position)) {
     look_.violation(name, "floor", "its floor is before its start");
   }
   if (is_behind(value(page.revoked), ring.end)) {
-    look_.violation(name, "revoked", "taken back up to " + number(value(page.revoked)) + ", its entries end at " + number(ring.end));
+    look_.violation(name, "revoked",
+                    "taken back up to " + number(value(page.revoked)) + ", its entries end at " + number(ring.end));
   }
-  if (value(page.sink.n) > intent_.n || (value(page.sink.n) == intent_.n && is_behind(value(page.sink.base), value(page.tail)))) {
-    look_.violation(name, "sink", "its sink is of transaction " + number(value(page.sink.n)) + " from " +
-                                      number(value(page.sink.base)) + ", of " + number(intent_.n));
+  if (value(page.sink.n) > intent_.n ||
+      (value(page.sink.n) == intent_.n && is_behind(value(page.sink.base), value(page.tail)))) {
+    look_.violation(name, "sink",
+                    "its sink is of transaction " + number(value(page.sink.n)) + " from " +
+                        number(value(page.sink.base)) + ", of " + number(intent_.n));
   }
   if (value(page.acks_wanted) > 1) look_.violation(name, "acks_wanted", "it is neither 0 nor 1");
   for (std::size_t i = 0; i < shm::delivery_states; ++i) totals_[i] += ring.block.totals[i];
@@ -157,7 +167,8 @@ void SubscriptionLook::count_entries(Ring& ring) {
     std::uint8_t& state = states[entry & mask];
     const std::uint8_t kind = state & shm::state_mask;
     const bool bits_without_state = state != 0 && kind == 0;
-    if ((state & ~known_bits) != 0 || bits_without_state || kind == static_cast<std::uint8_t>(DeliveryState::late_ack)) {
+    if ((state & ~known_bits) != 0 || bits_without_state ||
+        kind == static_cast<std::uint8_t>(DeliveryState::late_ack)) {
       look_.violation(name, "state", "the state of entry " + number(entry) + " is " + number(state));
     }
     const bool counts = is_behind(ring.counted, entry);
@@ -180,8 +191,9 @@ void SubscriptionLook::count_entries(Ring& ring) {
   // What a crash leaves outside is cleared when an exchange starts; a live one takes what is there for the next entry's.
   const auto left = std::find_if(states.begin(), states.end(), [](std::uint8_t state) { return state != 0; });
   if (left == states.end() || !(look_.live || look_.stopped)) return;
-  look_.violation(name, "state_outside", "slot " + number(static_cast<std::uint64_t>(left - states.begin())) +
-                                             " has a state, but no delivery");
+  look_.violation(
+      name, "state_outside",
+      "slot " + number(static_cast<std::uint64_t>(left - states.begin())) + " has a state, but no delivery");
 }
 
 void SubscriptionLook::check_acks(Ring& ring) {
@@ -203,16 +215,20 @@ void SubscriptionLook::check_acks(Ring& ring) {
   }
   auto page = std::make_unique<shm::AckPage>();
   if (!ring.ack.read_as(0, *page)) return;
-  if (page->slots != ring.slots) look_.violation(name, "slots", "it has " + number(page->slots) + " slots, its ring " + number(ring.slots));
+  if (page->slots != ring.slots)
+    look_.violation(name, "slots", "it has " + number(page->slots) + " slots, its ring " + number(ring.slots));
   if (is_behind(ring.page.start_entry, page->start_entry) || is_behind(page->start_entry, ring.end)) {
-    look_.violation(name, "start_entry", "it begins with entry " + number(page->start_entry) + ", which its ring did not have");
+    look_.violation(name, "start_entry",
+                    "it begins with entry " + number(page->start_entry) + ", which its ring did not have");
   }
   // A member may have stored more since the first word was read; beyond the ring's end nothing is possible.
   const std::uint64_t taken = value(page->taken);
   const std::uint64_t most = look_.live ? ring.end : taken;
   const auto within = [&](const char* word, std::uint64_t entry, std::uint64_t least, std::uint64_t last) {
     if (!is_behind(least, entry) && !is_behind(entry, last)) return;
-    look_.violation(name, word, std::string(word) + " is " + number(entry) + ", not within " + number(least) + " and " + number(last));
+    look_.violation(
+        name, word,
+        std::string(word) + " is " + number(entry) + ", not within " + number(least) + " and " + number(last));
   };
   within("taken", taken, ring.block.floor_entry, ring.end);
   within("acked_through", value(page->acked_through), page->start_entry, most);
@@ -232,13 +248,15 @@ void SubscriptionLook::check_ack_words(const Ring& ring, const shm::AckPage& pag
     const std::uint64_t word = words[slot];
     if (word == 0) continue;
     const std::uint64_t last = end - 1 - ((end - 1 - slot) & (ring.slots - 1));  // entry below `end` that has this slot
-    const auto ahead = static_cast<std::int32_t>(static_cast<std::uint32_t>(word >> 32) -
-                                                 static_cast<std::uint32_t>(last >> shift));
+    const auto ahead =
+        static_cast<std::int32_t>(static_cast<std::uint32_t>(word >> 32) - static_cast<std::uint32_t>(last >> shift));
     const bool none_yet = is_behind(slot + 1, end) && last > end;
     if (ahead > 0 || none_yet) {
-      look_.violation(ring.ack.name(), "word", "the word of slot " + number(slot) + " is of a delivery that was not taken");
+      look_.violation(ring.ack.name(), "word",
+                      "the word of slot " + number(slot) + " is of a delivery that was not taken");
     } else if (ring::AckWord::verdict(word) > ring::Verdict::returned) {
-      look_.violation(ring.ack.name(), "verdict", "the word of slot " + number(slot) + " has a verdict that nobody has defined");
+      look_.violation(ring.ack.name(), "verdict",
+                      "the word of slot " + number(slot) + " has a verdict that nobody has defined");
     } else {
       continue;
     }

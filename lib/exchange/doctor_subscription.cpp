@@ -32,7 +32,7 @@ SubscriptionLook::SubscriptionLook(Look& look, std::uint64_t id)
 bool SubscriptionLook::read_definition() {
   const std::string name = prefix_ + ".json";
   if (std::find(names_.begin(), names_.end(), name) == names_.end()) {
-    look_.leftover(names_.front(), "no_definition", "a subscription that was being made or removed: it has no definition");
+    look_.leftover(name, "no_definition", "a subscription that was being made or removed: its other files are there");
     return false;
   }
   try {
@@ -62,8 +62,8 @@ bool SubscriptionLook::open_state() {
     return false;
   }
   state_file_ = look_.open(name);
-  return state_file_.valid() && look_.check_header(state_file_, shm::SegmentKind::subscription, id_,
-                                                   sizeof(SubscriptionSegment), false);
+  return state_file_.valid() &&
+         look_.check_header(state_file_, shm::SegmentKind::subscription, id_, sizeof(SubscriptionSegment), false);
 }
 
 void SubscriptionLook::open_rings() {
@@ -107,12 +107,14 @@ bool SubscriptionLook::check_what_moves() {
   block_ = state_->blocks[value(state_->version) & 1];
   totals_ = block_.totals;
   check_block();
-  std::erase_if(rings_, [&](const auto& ring) {
-    if (ring->incarnation != block_.retired_ring) return false;
-    look_.leftover(ring->file.name(), "retired", "a ring that is counted and gone, but for its file");
-    return true;
-  });
-  for (const auto& ring : rings_) check_ring(*ring);
+  for (const auto& ring : rings_) {
+    ring->retired = ring->incarnation == block_.retired_ring;
+    if (ring->retired) {
+      look_.leftover(ring->file.name(), "retired", "a ring that is counted and gone, but for its file");
+    } else {
+      check_ring(*ring);
+    }
+  }
   check_slot_owners();
   for (Log* log : {&backlog_, &retry_, &dead_}) open_log(*log);
   walk_log(retry_);
@@ -124,9 +126,11 @@ void SubscriptionLook::check_block() {
   const std::string& name = state_file_.name();
   const std::uint64_t n = intent_.n;
   if (block_.n > n) {
-    look_.violation(name, "n", "it was counted in transaction " + std::to_string(block_.n) + " of " + std::to_string(n));
+    look_.violation(name, "n",
+                    "it was counted in transaction " + std::to_string(block_.n) + " of " + std::to_string(n));
   }
-  const auto read_log = [&](Log& log, std::uint64_t head, std::uint64_t tail, const shm::Sink& sink, std::uint64_t of_n) {
+  const auto read_log = [&](Log& log, std::uint64_t head, std::uint64_t tail, const shm::Sink& sink,
+                            std::uint64_t of_n) {
     log.head = head;
     log.tail = tail;
     log.sink_base = value(sink.base);
@@ -135,7 +139,8 @@ void SubscriptionLook::check_block() {
     if (log.sink_n <= n && (log.sink_n == 0 || log.sink_n != n || log.sink_base <= tail)) return;
     look_.violation(name, "sink",
                     "its " + log.infix + " has a sink of transaction " + std::to_string(log.sink_n) + " from " +
-                        std::to_string(log.sink_base) + ", of " + std::to_string(n) + " and up to " + std::to_string(tail));
+                        std::to_string(log.sink_base) + ", of " + std::to_string(n) + " and up to " +
+                        std::to_string(tail));
   };
   read_log(backlog_, block_.backlog_head, value(state_->backlog_tail), state_->backlog, block_.backlog_of_n);
   read_log(retry_, block_.retry_head, value(state_->retry_tail), state_->retry, block_.retry_of_n);
@@ -143,8 +148,9 @@ void SubscriptionLook::check_block() {
   compare("dead_lettered", "dead letters ever", block_.dead_events + block_.requeued + block_.dead_removed,
           block_.dead_lettered);
   if (!options_.dead_letter_topic.empty() && block_.dead_published > dead_.tail) {
-    look_.violation(name, "dead_published", "dead letters are published up to " + std::to_string(block_.dead_published) +
-                                                ", their log ends at " + std::to_string(dead_.tail));
+    look_.violation(name, "dead_published",
+                    "dead letters are published up to " + std::to_string(block_.dead_published) +
+                        ", their log ends at " + std::to_string(dead_.tail));
   }
   if (total_of(block_.totals, DeliveryState::pending) != 0) {
     look_.violation(name, "totals", "pending deliveries are counted as settled");
@@ -152,20 +158,24 @@ void SubscriptionLook::check_block() {
   if (!dispatched() && rings_.size() > 1) {
     std::size_t there = 0;
     for (const auto& ring : rings_) there += ring->incarnation != block_.retired_ring ? 1 : 0;
-    if (there > 1) look_.violation(name, "rings", "it has one member at a time, but " + std::to_string(there) + " rings");
+    if (there > 1)
+      look_.violation(name, "rings", "it has one member at a time, but " + std::to_string(there) + " rings");
   }
 }
 
 // Key slots belong to members that are there; of ones that are gone an exchange frees them when it starts.
 void SubscriptionLook::check_slot_owners() {
   std::set<std::uint64_t> numbers{0};
-  for (const auto& ring : rings_) numbers.insert(ring->page.number);
+  for (const auto& ring : rings_) {
+    if (!ring->retired) numbers.insert(ring->page.number);
+  }
   for (std::size_t slot = 0; slot < shm::key_slots; ++slot) {
     const std::uint16_t owner = value(state_->slot_owners[slot]);
     const bool possible = options_.ordered_by_key && (numbers.contains(owner) || !(look_.live || look_.stopped));
     if (owner == 0 || possible) continue;
-    look_.violation(state_file_.name(), "slot_owner",
-                    "key slot " + std::to_string(slot) + " belongs to member " + std::to_string(owner) + ", who is not there");
+    look_.violation(
+        state_file_.name(), "slot_owner",
+        "key slot " + std::to_string(slot) + " belongs to member " + std::to_string(owner) + ", who is not there");
     return;
   }
 }
@@ -188,7 +198,8 @@ void SubscriptionLook::check_counts() {
     compare("backlog_events", "events of the backlog", backlog_.events, block_.backlog_events);
     compare("backlog_bytes", "bytes of the backlog", backlog_.bytes, block_.backlog_bytes);
     if (backlog_.timed && block_.backlog_expires == 0) {
-      look_.violation(state_file_.name(), "backlog_expires", "events of the backlog have times, and it says that none has");
+      look_.violation(state_file_.name(), "backlog_expires",
+                      "events of the backlog have times, and it says that none has");
     }
   }
   if (retry_.whole) {
@@ -227,12 +238,12 @@ void SubscriptionLook::check_books() {
                             block_.dead_removed + dropped + block_.expired + block_.purged;
   if (sum == block_.matched) return;
   look_.violation(state_file_.name(), "books",
-                  "matched " + std::to_string(block_.matched) + ", but acked " + std::to_string(acked) + " + in rings " +
-                      std::to_string(open_entries_) + " + backlog " + std::to_string(backlog_.events) + " + retry log " +
-                      std::to_string(retry_.events) + " + dead letters " + std::to_string(dead_.events) + " + removed ones " +
-                      std::to_string(block_.dead_removed) + " + dropped " + std::to_string(dropped) + " + expired " +
-                      std::to_string(block_.expired) + " + purged " + std::to_string(block_.purged) + " = " +
-                      std::to_string(sum));
+                  "matched " + std::to_string(block_.matched) + ", but acked " + std::to_string(acked) +
+                      " + in rings " + std::to_string(open_entries_) + " + backlog " + std::to_string(backlog_.events) +
+                      " + retry log " + std::to_string(retry_.events) + " + dead letters " +
+                      std::to_string(dead_.events) + " + removed ones " + std::to_string(block_.dead_removed) +
+                      " + dropped " + std::to_string(dropped) + " + expired " + std::to_string(block_.expired) +
+                      " + purged " + std::to_string(block_.purged) + " = " + std::to_string(sum));
 }
 
 void SubscriptionLook::check() {
@@ -252,7 +263,7 @@ void SubscriptionLook::check() {
   check_deliveries();
   check_books();
   bool member = false;
-  for (const auto& ring : rings_) member = member || value(ring->page.ack_page) != 0;
+  for (const auto& ring : rings_) member = member || (!ring->retired && value(ring->page.ack_page) != 0);
   if (ephemeral_ && !member && look_.live) {
     look_.violation(prefix_ + ".json", "ephemeral", "an ephemeral subscription without a member");
   }

@@ -27,12 +27,13 @@ class SubscriptionLook {
  private:
   struct Ring {
     std::uint64_t incarnation = 0;
+    bool retired = false;  ///< its totals are in the block
     BusFile file;
     shm::MemberRing page;
     shm::RingBlock block{};
     std::uint64_t slots = 0;
-    std::uint64_t end = 0;      ///< entry number behind the last committed record
-    std::uint64_t counted = 0;  ///< … behind the last one that counts: an open transaction's do not yet
+    std::uint64_t end = 0;                  ///< entry number behind the last committed record
+    std::uint64_t counted = 0;              ///< … behind the last one that counts: an open transaction's do not yet
     std::vector<std::uint64_t> deliveries;  ///< of the entries from the floor on
     BusFile ack;
   };
@@ -72,7 +73,7 @@ class SubscriptionLook {
 
   // doctor_rings.cpp
   void check_ring(Ring& ring);
-  void walk_ring(Ring& ring);
+  [[nodiscard]] bool walk_ring(Ring& ring);
   void count_entries(Ring& ring);
   void check_ring_words(const Ring& ring);
   void check_acks(Ring& ring);

@@ -51,7 +51,8 @@ void examine_surroundings(const std::string& path, DoctorReport& report) {
   struct stat status {};
   if (::stat(path.c_str(), &status) != 0) return;
   if (status.st_uid != ::geteuid()) {
-    warn(report, "", "owner", "the directory belongs to user " + std::to_string(status.st_uid) + ", not to the one who looks");
+    warn(report, "", "owner",
+         "the directory belongs to user " + std::to_string(status.st_uid) + ", not to the one who looks");
   }
   if (path.starts_with("/dev/shm/") && status.st_uid >= first_normal_user && removes_ipc()) {
     warn(report, "", "remove_ipc",
@@ -79,8 +80,8 @@ void examine_surroundings(const std::string& path, DoctorReport& report) {
   const std::uint64_t wanted = 64 + 2 * report.publishers + report.files / 2;
   if (::getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_max < wanted) {
     warn(report, "", "open_files",
-         "a process may open " + std::to_string(files.rlim_max) + " files, the exchange may want " + std::to_string(wanted) +
-             ": raise the hard limit");
+         "a process may open " + std::to_string(files.rlim_max) + " files, the exchange may want " +
+             std::to_string(wanted) + ": raise the hard limit");
   }
 }
 

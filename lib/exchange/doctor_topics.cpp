@@ -55,7 +55,8 @@ void check_topics(Look& look) {
   // The count is stored last: a crash may leave it behind by one.
   const bool behind = !look.stopped && count + 1 == numbers.size();
   if (count != numbers.size() && (look.live || !behind)) {
-    look.violation(name, "count", "it holds " + std::to_string(numbers.size()) + " topics and says " + std::to_string(count));
+    look.violation(name, "count",
+                   "it holds " + std::to_string(numbers.size()) + " topics and says " + std::to_string(count));
   }
   for (const auto& [number, user] : look.topics_used) {
     if (numbers.contains(number)) continue;

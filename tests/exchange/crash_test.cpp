@@ -76,6 +76,7 @@ class Scenario {
       ++deaths_;
       check_dead_letters();
       if (on_death_) on_death_(*directory_);
+      check_sound_at(*directory_, hook_.die_before);
       start();
     }
   }
@@ -95,6 +96,7 @@ class Scenario {
   void start() {
     x_.reset();
     x_ = std::make_unique<exchange::Exchange>(*directory_);
+    CHECK(x_->report().empty());  // the redo alone does it: recovery found nothing to put right
   }
 
   void connect() {
@@ -190,7 +192,7 @@ class Scenario {
     forgotten_[0].clear();
     SubscriptionOptions options = x_->find_queue("all")->options;
     options.patterns.clear();
-    members_[0] = std::make_unique<CoreMember>(*directory_, x_->attach_member(77, options, false, {}));
+    members_[0] = std::make_unique<CoreMember>(*directory_, x_->attach_member(x_->new_client(), options, false, {}));
   }
 
   void record(int i, const Seen& seen) {

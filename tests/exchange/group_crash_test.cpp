@@ -75,6 +75,7 @@ class GroupScenario {
       ++deaths_;
       if (!members_.empty()) check_books(exchange::stat_document(*directory_, "crash"));
       if (on_death_) on_death_(*directory_);
+      check_sound_at(*directory_, hook_.die_before);
       start();
     }
   }
@@ -82,6 +83,7 @@ class GroupScenario {
   void start() {
     x_.reset();
     x_ = std::make_unique<exchange::Exchange>(*directory_);
+    CHECK(x_->report().empty());  // the redo alone does it: recovery found nothing to put right
   }
 
   void connect() {

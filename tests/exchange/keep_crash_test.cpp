@@ -95,8 +95,11 @@ class Scenario {
   void recover() {
     check_books(exchange::stat_document(*world_.directory, "crash"));
     if (on_death_) on_death_(*world_.directory);
+    check_sound_at(*world_.directory, hook_.die_before);
     world_.restart();
+    CHECK(world_.x->report().empty());  // the redo alone does it: recovery found nothing to put right
     check_books(exchange::stat_document(*world_.directory, "crash"));
+    check_sound_at(*world_.directory, hook_.die_before);
     check_log();
   }
 

@@ -40,6 +40,7 @@ bool run(std::uint64_t at) {
       shm::Environment::hook = nullptr;
       died = true;
       check_books(exchange::stat_document(*world.directory, "crash"));
+      check_sound_at(*world.directory, hook.die_before);
       world.restart();
     }
   }

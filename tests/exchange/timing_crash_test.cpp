@@ -60,6 +60,7 @@ class Scenario {
       ++deaths_;
       check_books(exchange::stat_document(*directory_, "crash"));
       if (on_death_) on_death_(*directory_);
+      check_sound_at(*directory_, hook_.die_before);
       start();
     }
   }
@@ -67,6 +68,7 @@ class Scenario {
   void start() {
     x_.reset();
     x_ = std::make_unique<exchange::Exchange>(*directory_);
+    CHECK(x_->report().empty());  // the redo alone does it: recovery found nothing to put right
   }
 
   void connect() {

@@ -52,16 +52,22 @@ std::vector<Id> Driver::ids_in(const exchange::Lane& lane, std::uint64_t from, s
   return ids;
 }
 
-// Documents cost more than all the rest: every fourth tick, and the files every sixteenth; what is wrong stays wrong.
+// Documents cost more than all the rest: every fourth tick, and the files every sixteenth, all of
+// them byte by byte more rarely; what is wrong stays wrong.
 void Driver::check(bool certainly) {
   constexpr std::uint64_t often = 4;
   constexpr std::uint64_t seldom = 16;
+  constexpr std::uint64_t rarely = 112;
   certainly = certainly || thorough_;
   if (ticks_ % often != 0 && !certainly) return;
   for (const auto& receiver : receivers_) look(*receiver);
   const auto live = exchange::stat_document(*world_.x, "model");
   compare_books(live);
   if (ticks_ % seldom != 0 && !certainly) return;
+  if (ticks_ % rarely == 0 || thorough_) {
+    const std::string violations = findings_of(exchange::examine(*world_.directory));
+    if (!violations.empty()) throw Complaint("the doctor finds: " + violations);
+  }
   const auto dead = exchange::stat_document(*world_.directory, "model");
   for (const char* part : {"publishers", "subscriptions"}) {
     if (live[part] != dead[part]) {

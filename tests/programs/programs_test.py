@@ -18,7 +18,9 @@ import sys
 import time
 import unittest
 
+from demo_programs import Demo
 from dlq_programs import Dlq
+from doctor_programs import Doctor, Gc
 from group_programs import Group, Operate
 from inspect_programs import Inspect
 from programs_support import ARGUMENTS, PATIENCE, Programs
@@ -362,30 +364,13 @@ class Bench(Programs):
         self.assertEqual(self.leftovers() - before, set())
 
 
-class Demo(Programs):
-    def test_file(self):
-        lines = [json.dumps({"topic": f"shop.{'order' if i % 3 else 'cart'}.{'created' if i % 2 else 'closed'}",
-                             "data": {"id": i}}) for i in range(300)]
-        path = pathlib.Path(self.directory) / "events"
-        path.write_text("\n".join(lines), encoding="utf-8")
-        start = time.monotonic()
-        out = self.tool("demo", "--ndjson", str(path)).decode()
-        self.assertLess(time.monotonic() - start, 10)
-        self.assertEqual(out.count("all in order, once, byte for byte"), 3)
-        self.assertIn("published 300 events", out)
-        for parent in ("/dev/shm", "/tmp"):
-            self.assertEqual(list(pathlib.Path(parent).glob("ackring-demo-*")), [])
-        path.write_text("nonsense\n", encoding="utf-8")
-        self.tool("demo", "--ndjson", str(path), status=2)
-
-
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--exchange", required=True)
     parser.add_argument("--shmtool", required=True)
     parser.add_argument("--group", default="")
     _, rest = parser.parse_known_args(namespace=ARGUMENTS)
-    classes = (Exchange, Pub, Sub, Stat, Subscription, Dlq, Group, Inspect, Operate, Timing, Keep, Bench, Demo)
+    classes = (Exchange, Pub, Sub, Stat, Subscription, Dlq, Doctor, Gc, Group, Inspect, Operate, Timing, Keep, Bench, Demo)
     groups = {one.__name__.lower(): one for one in classes}
     names = [ARGUMENTS.group] if ARGUMENTS.group else list(groups)
     loader = unittest.TestLoader()

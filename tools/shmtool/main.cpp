@@ -29,6 +29,8 @@ int main(int argc, char** argv) {
   add_explain(app, globals);
   add_subscription(app, globals);
   add_dlq(app, globals);
+  add_doctor(app, globals);
+  add_gc(app, globals);
   add_bench(app, globals);
   add_demo(app, globals);
   return run_program("shmtool", app, argc, argv, [&globals, directory] {
