@@ -62,12 +62,12 @@ Entry* entry_of(std::uintptr_t address) noexcept {
     for (Entry& entry : *block) {
       // Another range may come or go meanwhile. Its two words are looked at like those of a seqlock; the one that is looked
       // for is its owner's, who is the reader, and stands still.
-      const std::uintptr_t begin = entry.begin.load(std::memory_order_acquire);  // acquire(guard.range): its end
-      if (begin <= taken_place || address < begin) continue;
-      const std::uintptr_t end =
+      const std::uintptr_t from = entry.begin.load(std::memory_order_acquire);  // acquire(guard.range): its end
+      if (from <= taken_place || address < from) continue;
+      const std::uintptr_t to =
           entry.end.load(std::memory_order_acquire);  // acquire(guard.end): that begin was 0 before
       // relaxed: ordered by the acquire of the end
-      if (address < end && entry.begin.load(std::memory_order_relaxed) == begin) return &entry;
+      if (address < to && entry.begin.load(std::memory_order_relaxed) == from) return &entry;
     }
   }
   return nullptr;
@@ -77,9 +77,9 @@ Entry* entry_of(std::uintptr_t address) noexcept {
 // of its pages are gone, and no further mapping.
 bool replace(Entry& entry) noexcept {
   // relaxed: entry_of() has seen both
-  const std::uintptr_t begin = entry.begin.load(std::memory_order_relaxed);
-  const std::size_t bytes = entry.end.load(std::memory_order_relaxed) - begin;
-  void* const at = reinterpret_cast<void*>(begin);  // NOLINT(performance-no-int-to-ptr): it was one
+  const std::uintptr_t from = entry.begin.load(std::memory_order_relaxed);
+  const std::size_t bytes = entry.end.load(std::memory_order_relaxed) - from;
+  void* const at = reinterpret_cast<void*>(from);  // NOLINT(performance-no-int-to-ptr): it was one
   if (::mmap(at, bytes, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) != at) return false;
   (void)::madvise(at, bytes, MADV_DONTFORK);
   // relaxed: the handler runs on the thread that owns the range, so nothing is ordered against another thread
