@@ -44,7 +44,11 @@ class TakenMarks {
   /// Reads what an earlier X left, for entries in [timed_out_below, taken). No mark is later than `served_ns`.
   void adopt(const shm::MemberRing& page, std::uint64_t taken, std::uint64_t timed_out_below, std::uint64_t served_ns);
 
-  /// Keeps the end of an extension for an X to come: `count` is that of its ack word.
+  /// A time as the page can keep the end of an extension: not before it, and 15 ns behind it at most.
+  [[nodiscard]] static constexpr std::uint64_t rounded(std::uint64_t deadline_ns) noexcept {
+    return (deadline_ns + 15) & ~std::uint64_t{15};
+  }
+  /// Keeps the end of an extension, which is rounded, for an X to come: `count` is that of its ack word.
   static void keep_extension(shm::MemberRing& page, std::uint64_t entry, std::uint32_t count,
                              std::uint64_t deadline_ns);
   /// The end of this extension, if an X before this one has seen it, and no other one has taken its slot since.

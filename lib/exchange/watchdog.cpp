@@ -69,7 +69,7 @@ Failure Exchange::failure_of(const Lane& lane, std::uint64_t entry, const ring::
 void Exchange::extend(Lane& lane, std::uint64_t entry, const ring::AckSeen& seen, std::uint64_t now_ns) const {
   const auto [at, fresh] = lane.extended.try_emplace(entry);
   if (!fresh && at->second.count == seen.count) return;
-  const std::uint64_t until_ns = served_at(now_ns) + seen.delay * ns_per_ms;
+  const std::uint64_t until_ns = TakenMarks::rounded(served_at(now_ns) + seen.delay * ns_per_ms);
   if (fresh) {
     if (const auto kept = TakenMarks::kept_extension(*lane.ring_page, entry, seen.count)) {
       at->second = {seen.count, std::min(*kept, until_ns)};

@@ -17,6 +17,7 @@ void Driver::attach(Receiver& receiver) {
   act([&] {
     const exchange::MemberGrant grant = world_.x->attach_member(world_.x->new_client(), options, false, {});
     entry = grant.entry;
+    consumer->revoked_to = entry;  // what is taken back from it lies beyond
     consumer->member = std::make_unique<CoreMember>(*world_.directory, grant);
   });
   receiver.model.join(consumer->number, entry, world_.now_ns);

@@ -108,6 +108,7 @@ void Driver::tick(std::uint64_t ns) {
     shm::Environment::hook = nullptr;
     first_tick_ = false;
     look_at_routing();
+    look_at_revoked();  // how long a member has taken nothing is known over restarts
     look_at_rings();
   }
   const std::uint64_t told_ns = world_.x->page().served_ns.load(std::memory_order_relaxed);

@@ -141,7 +141,7 @@ void Subscription::read_verdicts(std::uint64_t number, std::uint64_t from_ns, st
       through = fail({number, entry}, take, word == Word::nack ? nacked : rejected, from_ns, now_ns, logs, epoch);
     } else if (take.open && take.extensions != take.extensions_read) {
       take.extensions_read = take.extensions;
-      take.deadline_ns = served_ns_ + take.extension_ns;
+      take.deadline_ns = (served_ns_ + take.extension_ns + 15) / 16 * 16;  // as it is kept
     }
     at = through ? member.takes.erase(at) : std::next(at);
   }
