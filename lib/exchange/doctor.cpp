@@ -18,6 +18,7 @@ namespace {
 
 constexpr std::uint64_t stalled_after_ns = 3'000'000'000;
 constexpr int attempts_while_moving = 200;
+constexpr std::uint64_t patience_ns = 300'000'000;  // with one thing that moves, in one look
 
 void sleep_ns(std::uint64_t ns) {
   const timespec time{static_cast<time_t>(ns / 1'000'000'000), static_cast<long>(ns % 1'000'000'000)};
@@ -180,11 +181,13 @@ void stamp_intents(const Look& look, std::vector<std::uint64_t>& stamp) {
 bool until_it_stands_still(Look& look, const std::function<bool()>& attempt) {
   const std::size_t findings = look.report.findings.size();
   const std::uint64_t events = look.report.events;
+  const std::uint64_t since_ns = shm::Environment::now_ns();
   for (int i = 0;; ++i) {
     if (attempt()) return true;
     look.report.findings.resize(findings);
     look.report.events = events;
-    if (!look.live || i == attempts_while_moving) return false;
+    const bool patient = i < attempts_while_moving && shm::Environment::now_ns() - since_ns < patience_ns;
+    if (!look.live || !patient) return false;
     sleep_ns(static_cast<std::uint64_t>(i) * 10'000);
   }
 }

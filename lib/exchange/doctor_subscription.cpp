@@ -93,7 +93,7 @@ std::vector<std::uint64_t> SubscriptionLook::stamp() const {
   return words;
 }
 
-// Everything but the walk over the backlog, whose records never change. False: it moved meanwhile.
+// Everything but the walks over backlog and dead-letter log, whose records hardly change. False: it moved meanwhile.
 bool SubscriptionLook::check_what_moves() {
   if (look_.live) names_ = look_.directory.list(prefix_ + ".");
   open_rings();
@@ -118,8 +118,15 @@ bool SubscriptionLook::check_what_moves() {
   check_slot_owners();
   for (Log* log : {&backlog_, &retry_, &dead_}) open_log(*log);
   walk_log(retry_);
-  walk_log(dead_);
   return stamp() == before;
+}
+
+// Has no dead letter left since the block was read? Many may wait there, while others come.
+bool SubscriptionLook::dead_letters_stayed() const {
+  auto state = std::make_unique<SubscriptionSegment>();
+  if (!state_file_.read_as(0, *state)) return false;
+  const shm::SubscriptionBlock& now = state->blocks[value(state->version) & 1];
+  return now.requeued == block_.requeued && now.dead_removed == block_.dead_removed;
 }
 
 void SubscriptionLook::check_block() {
@@ -259,6 +266,8 @@ void SubscriptionLook::check() {
     return;
   }
   walk_log(backlog_);
+  walk_log(dead_);
+  if (look_.live && !dead_letters_stayed()) dead_.whole = false;
   check_counts();
   check_deliveries();
   check_books();

@@ -63,6 +63,7 @@ class SubscriptionLook {
   void open_rings();
   [[nodiscard]] std::vector<std::uint64_t> stamp() const;
   [[nodiscard]] bool check_what_moves();
+  [[nodiscard]] bool dead_letters_stayed() const;
   void check_block();
   void check_slot_owners();
   void compare(const std::string& check, const std::string& counter, std::uint64_t walked, std::uint64_t written);

@@ -131,7 +131,7 @@ Garbage find_garbage(const shm::Directory& directory, bool locked) {
   const DoctorReport report = examine(directory, options);
   if (!report.sound()) {
     throw Error(ErrorCode::damaged, directory.path(),
-                "the doctor finds " + std::to_string(report.count(Gravity::violation)) + " violations in it",
+                "the doctor finds violations in it (" + std::to_string(report.count(Gravity::violation)) + ")",
                 "nothing was removed; see shmtool doctor");
   }
   const Contents contents = look_at_contents(directory);
