@@ -76,6 +76,7 @@ class Scenario {
       try {
         shm::Environment::hook = second_ != nullptr && deaths_ > 0 ? second_ : nullptr;
         x_ = std::make_unique<exchange::Exchange>(*directory_);
+        test::check_found_sound(*x_);
         shm::Environment::hook = nullptr;
         return;
       } catch (const Death&) {
