@@ -197,8 +197,9 @@ void Exchange::recover_ring(Lane& lane) {
   lane.entries = lane.floor_entry;
   const std::string name = ring_name(queue.id, lane.ring_incarnation);
   const Known known{*page_, *topics_};
-  const std::uint64_t n = last_intent(*page_).n.load(std::memory_order_acquire);     // acquire(intent.n): its record
-  const bool written = lane.ring_page->sink.n.load(std::memory_order_acquire) == n;  // acquire(sink.n): base
+  const std::uint64_t n = last_intent(*page_).n.load(std::memory_order_acquire);  // acquire(intent.n): its record
+  // acquire(sink.n): base belongs to n
+  const bool written = lane.ring_page->sink.n.load(std::memory_order_acquire) == n;
   const std::uint64_t base = lane.ring_page->sink.base.load(std::memory_order_relaxed);  // relaxed: after n
   const auto count = [&](std::uint64_t position) {
     if (lane.entries - lane.floor_entry > lane.slot_mask) {

@@ -56,7 +56,8 @@ void check_exchange(const shm::Segment& segment) {
     if (std::find(entry.name.begin(), entry.name.end(), '\0') == entry.name.end()) {
       throw_damaged(segment.name(), "the name of a publisher in it has no end");
     }
-    if (entry.incarnation.load(std::memory_order_acquire) > largest_number) {  // acquire(publisher.incarnation): files
+    // acquire(publisher.incarnation): its files
+    if (entry.incarnation.load(std::memory_order_acquire) > largest_number) {
       throw_damaged(segment.name(), "the files of a publisher in it have an impossible number");
     }
   }

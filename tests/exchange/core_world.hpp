@@ -212,6 +212,15 @@ inline nlohmann::ordered_json row_of(const nlohmann::ordered_json& stat, const s
   return {};
 }
 
+/// What an exchange leaves behind, wherever it dies, the next one finds sound: it sets nothing aside and recounts nothing.
+inline void check_found_sound(const exchange::Exchange& x) {
+  for (const std::string& line : x.report()) {
+    CAPTURE(line);
+    CHECK(line.find("set aside") == std::string::npos);
+    CHECK(line.find("recounted") == std::string::npos);
+  }
+}
+
 /// An exchange on anonymous memory with a clock that a test moves.
 struct World {
   std::shared_ptr<shm::MemoryDirectory> directory = std::make_shared<shm::MemoryDirectory>();

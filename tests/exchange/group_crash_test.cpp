@@ -83,7 +83,7 @@ class GroupScenario {
   void start() {
     x_.reset();
     x_ = std::make_unique<exchange::Exchange>(*directory_);
-    CHECK(x_->report().empty());  // the redo alone does it: recovery found nothing to put right
+    test::check_found_sound(*x_);
   }
 
   void connect() {

@@ -37,8 +37,10 @@ extern "C" int LLVMFuzzerInitialize(int* count, char*** arguments) {
   static std::vector<char*> all;
   static std::string timeout = "-timeout=25";
   static std::string memory = "-malloc_limit_mb=600";
+  static std::string length = "-len_control=0";  // inputs are scripts: a long one is as good as a short one
   all.assign(*arguments, *arguments + *count);
-  all.insert(all.begin() + std::min(*count, 1), {timeout.data(), memory.data()});  // before the user's, who may differ
+  all.insert(all.begin() + std::min(*count, 1),
+             {timeout.data(), memory.data(), length.data()});  // before the user's, who may differ
   *count = static_cast<int>(all.size());
   all.push_back(nullptr);
   *arguments = all.data();
