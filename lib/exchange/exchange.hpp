@@ -156,6 +156,9 @@ class Exchange {
   [[nodiscard]] const std::vector<std::string>& client_files() const noexcept { return client_files_; }
   /// What recovery found and did, and what was set aside since, for the log: one line each, and no more than 1,000.
   [[nodiscard]] const std::vector<std::string>& report() const noexcept { return report_; }
+  /// The clock from which the delay of a retry counts: read after the verdict was seen, so that a thread that stands still
+  /// between both makes it longer and not shorter. Without one, the time of the tick counts.
+  void set_retry_clock(std::uint64_t (*clock)()) noexcept { retry_clock_ = clock; }
   void set_fence_required(bool required) noexcept { fence_required_ = fence_required_ || required; }
 
   static std::string ring_name(std::uint64_t queue, std::uint64_t incarnation);
@@ -348,6 +351,7 @@ class Exchange {
   std::uint64_t now_ns_ = 0;     // of the last tick; 0: there was none
   std::uint64_t served_ns_ = 0;  // served time at the last tick
   std::uint64_t clock_ns_ = 0;   // of the last step or tick: by it what waits expires
+  std::uint64_t (*retry_clock_)() = nullptr;
   std::uint64_t random_ = 0x9e3779b97f4a7c15;
   bool fence_required_ = false;
   bool redone_ = false;  // what a predecessor left open is finished

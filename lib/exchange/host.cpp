@@ -111,6 +111,7 @@ Host::Host(std::shared_ptr<shm::Directory> directory, std::string bus, HostOptio
   page.started_unix_ns.store(unix_now_ns(), std::memory_order_relaxed);       // relaxed: a notice
   page.tick_ns.store(shm::Environment::now_ns(), std::memory_order_relaxed);  // relaxed: a sign of life
   state.exchange->set_fence_required(!membarrier);
+  state.exchange->set_retry_clock(&shm::Environment::now_ns);
   state.service = std::make_unique<Service>(*state.directory, *state.exchange, state.bus, state.epoll.get());
   if (options.listen) {
     state.listener =

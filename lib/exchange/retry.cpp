@@ -51,8 +51,10 @@ bool Exchange::fail(Lane& lane, std::uint64_t entry, const Failure& failure, std
   }
 
   Later later;
-  later.due_ns =
-      now_ns + (failure.delay_ns == default_delay ? back_off_ns(queue.options, attempt.used()) : failure.delay_ns);
+  const std::uint64_t delay_ns =
+      failure.delay_ns == default_delay ? back_off_ns(queue.options, attempt.used()) : failure.delay_ns;
+  const bool counts_from_now = delay_ns != 0 && retry_clock_ != nullptr;
+  later.due_ns = delay_ns + (counts_from_now ? std::max(now_ns, retry_clock_()) : now_ns);
   later.entry = entry;
   later.ring = lane.ring_incarnation;
   const std::uint64_t bytes = rewritten_bytes(event, attempt, &later);

@@ -49,10 +49,10 @@ void Causes::explain(const Note* previous, const Note& note) {
   }
   const std::uint32_t known = previous == nullptr ? 0 : previous->attempt;
   if (note.attempt > known + 1) {  // taken by somebody who was killed before noting it
-    not_noted_ += note.attempt - known - 1;
     if (facts_.deaths.empty()) {
       without_cause(note, "nobody had attempt " + std::to_string(note.attempt - 1) + ", and nobody was killed");
     } else {
+      not_noted_ += note.attempt - known - 1;
       ++findings_.duplicated["member_death"];
     }
     return;

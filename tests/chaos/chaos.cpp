@@ -42,7 +42,7 @@ class Chaos {
     settings_.own_room = make_room(settings_.directory);
     if (!settings_.own_room) say("no file system of its own (it needs root): it will not be full in this run");
     say("seed " + std::to_string(settings_.seed) + ", " + std::to_string(seconds) + " s, in " + settings_.directory);
-    {
+    try {
       Storm storm(settings_, notes_, tally_);
       set_up(storm);
       const std::int64_t end = started + static_cast<std::int64_t>(seconds * 1e9);
@@ -52,6 +52,8 @@ class Chaos {
       }
       if (stuck_ == 0) tear_down(storm);
       storm.stop_exchange();
+    } catch (const std::exception& error) {  // what was found so far is told all the same
+      broken(std::string("the run ended early: ") + error.what());
     }
     const int status = report(static_cast<double>(now_ns() - started) / 1e9);
     if (settings_.own_room) (void)::umount2(settings_.directory.c_str(), MNT_DETACH);

@@ -237,8 +237,8 @@ std::string Storm::calm() {
     if (now_ns() < next_look) return false;
     next_look = now_ns() + 50 * ms;
     const Ran ran = run(shmtool({"stat", "--json"}));
+    rows = ran.status == 0 ? "" : "; shmtool stat: status " + std::to_string(ran.status) + ", -1 after a minute";
     if (ran.status != 0) return false;
-    rows.clear();
     const Json document = Json::parse(ran.output);
     for (const Json& row : document.at("subscriptions")) {
       if (waiting(row) != 0) rows += "; " + row.dump();

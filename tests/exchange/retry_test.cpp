@@ -50,6 +50,26 @@ TEST_CASE(
   CHECK(dead[0].causes == std::vector<std::uint32_t>(5, static_cast<std::uint32_t>(shm::DeliveryState::nacked)));
 }
 
+TEST_CASE("a back-off counts from when the nack was seen, also where that was long after the tick began") {
+  static std::uint64_t clock_ns;  // of an exchange that stood still between both for 70 ms
+  World world;
+  world.x->set_retry_clock([] { return clock_ns; });
+  auto member = world.member("s", {"#"}, exact());
+  auto publisher = world.publisher();
+  publisher.publish("a", "late");
+  world.run();
+  Seen seen;
+  REQUIRE(member.take(seen));
+  member.verdict(seen.entry, ring::Verdict::nack);
+  clock_ns = world.now_ns + 70 * ms;
+  world.tick(0);
+  world.tick(169 * ms);
+  CHECK_FALSE(member.take(seen));
+  world.tick(1 * ms);
+  REQUIRE(member.take(seen));
+  CHECK(seen.attempt == 2);
+}
+
 TEST_CASE("a poison event among 10,000 good ones charges none of them") {
   World world;
   SubscriptionOptions options = exact();

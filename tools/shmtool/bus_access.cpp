@@ -104,7 +104,7 @@ nlohmann::json stat_document(const Globals& globals) {
       // Other users may not read the files, only ask at the socket.
       unreadable.emplace(error);
       // A bus that is there, and only a file of it has gone between the look for it and the look into it.
-      if (error.code() == ErrorCode::not_found && directory) continue;
+      if (error.code() == ErrorCode::not_found && directory && directory->exists("exchange")) continue;
     }
     try {
       return nlohmann::json::parse(open_bus(globals, std::chrono::seconds(2)).stat_json());
