@@ -46,21 +46,30 @@ void watch(int epoll_fd, int fd, std::uint64_t what) {
 
 Service::Service(shm::Directory& directory, Exchange& exchange, std::string bus, int epoll_fd)
     : directory_(directory), exchange_(exchange), bus_(std::move(bus)), epoll_fd_(epoll_fd) {
-  // Whoever held something before a restart may be alive: its lock tells, and X waits for it without limit.
-  for (const std::uint64_t id : exchange.holders()) {
+  // Whoever was there before a restart may be alive: its lock tells, and X waits for it without limit.
+  const auto expect = [this](std::uint64_t id, shm::UniqueFd lock_file) {
     auto client = std::make_unique<Client>();
     client->id = id;
-    if (directory.exists(lock_name(id))) client->lock_file = directory.open(lock_name(id), true);
-    client->uid = client->lock_file ? owner_of(client->lock_file.get()) : ::geteuid();
+    client->uid = lock_file ? owner_of(lock_file.get()) : ::geteuid();
     client->user = users_.find(client->uid);
+    client->lock_file = std::move(lock_file);
     away_[id] = std::move(client);
     to_look_at_.push_back(id);
+  };
+  for (const std::uint64_t id : exchange.holders()) {
+    const std::string name = lock_name(id);
+    expect(id, directory.exists(name) ? directory.open(name, true) : shm::UniqueFd());
   }
+  // Those who hold nothing just now: their files go with them, too.
   for (const std::string& name : exchange.client_files()) {
     const std::uint64_t id = std::strtoull(name.c_str() + 7, nullptr, 10);
     if (away_.contains(id) || !directory.exists(name)) continue;
-    const shm::UniqueFd fd = directory.open(name, true);
-    if (!shm::is_locked(fd.get())) directory.remove(name);
+    shm::UniqueFd lock_file = directory.open(name, true);
+    if (!shm::is_locked(lock_file.get())) {
+      directory.remove(name);
+    } else {
+      expect(id, std::move(lock_file));
+    }
   }
   for (std::size_t i = to_look_at_.size(); i != 0; i -= std::min(i, locks_per_tick)) look_for_deaths();
 }
