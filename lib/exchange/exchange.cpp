@@ -263,8 +263,10 @@ void Exchange::tick(std::uint64_t now_ns) {
   page_->tick_ns.store(now_ns, std::memory_order_relaxed);  // relaxed: a sign of life for tools
   for (std::size_t i = 0; i < active_.size();) {
     Queue& queue = *active_[i];
-    if (!detach_members(queue, [](const Lane& lane) { return lane.leaving; })) continue;  // an ephemeral one has gone
+    const auto leaves = [](const Lane& lane) { return lane.leaving; };
+    if (!detach_members(queue, leaves)) continue;  // an ephemeral one has gone
     sweep(queue, now_ns);
+    if (!detach_members(queue, leaves)) continue;  // whom the sweep distrusts has lost its place before it is told so
     (void)head_in_time(queue);
     if (queue.burying) bury_pending(queue);
     announce(queue);

@@ -46,32 +46,32 @@ void watch(int epoll_fd, int fd, std::uint64_t what) {
 
 Service::Service(shm::Directory& directory, Exchange& exchange, std::string bus, int epoll_fd)
     : directory_(directory), exchange_(exchange), bus_(std::move(bus)), epoll_fd_(epoll_fd) {
-  // Whoever held something before a restart may be alive: its lock tells, and X waits for it without limit.
-  for (const auto& [id, uid] : exchange.holders()) {
+  // Whoever was there before a restart may be alive: its lock tells, and X waits for it without limit.
+  const auto expect = [this](std::uint64_t id, uid_t uid, shm::UniqueFd lock_file, std::shared_ptr<User> user) {
     auto client = std::make_unique<Client>();
     client->id = id;
     client->identity.uid = uid;
-    if (directory.exists(lock_name(id))) client->lock_file = directory.open(lock_name(id), true);
-    client->user = users_.find(uid);
+    client->user = std::move(user);
+    client->lock_file = std::move(lock_file);
     away_[id] = std::move(client);
     to_look_at_.push_back(id);
+  };
+  for (const auto& [id, uid] : exchange.holders()) {
+    const std::string name = lock_name(id);
+    expect(id, uid, directory.exists(name) ? directory.open(name, true) : shm::UniqueFd(), users_.find(uid));
   }
+  // Those who hold nothing just now: their files go with them, too. They are on nobody's account: only files of X alone say
+  // whose somebody is.
   for (const std::string& name : exchange.client_files()) {
     const std::uint64_t id = std::strtoull(name.c_str() + 7, nullptr, 10);
     if (away_.contains(id) || !directory.exists(name)) continue;
-    shm::UniqueFd fd = directory.open(name, true);
-    if (!shm::is_locked(fd.get())) {
+    shm::UniqueFd lock_file = directory.open(name, true);
+    if (shm::is_locked(lock_file.get())) {
+      const uid_t uid = owner_of(lock_file.get());
+      expect(id, uid, std::move(lock_file), nullptr);
+    } else {
       directory.remove(name);
-      continue;
     }
-    // It holds nothing yet, or no more. It lives all the same, and its file has to go when it ends. It is on nobody's account:
-    // only files of X alone say whose somebody is.
-    auto client = std::make_unique<Client>();
-    client->id = id;
-    client->identity.uid = owner_of(fd.get());
-    client->lock_file = std::move(fd);
-    away_[id] = std::move(client);
-    to_look_at_.push_back(id);
   }
   for (std::size_t i = to_look_at_.size(); i != 0; i -= std::min(i, locks_per_tick)) look_for_deaths();
 }

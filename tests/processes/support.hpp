@@ -126,8 +126,8 @@ std::string read_output(int fd, End end, Nanoseconds longest = patience) {
 /// An ackring-exchange that serves.
 class ExchangeProcess {
  public:
-  explicit ExchangeProcess(const std::string& directory)
-      : child_(Child::execute({program("ACKRING_EXCHANGE"), "--dir", directory, "--bus", bus_name})) {
+  explicit ExchangeProcess(const std::string& directory, const std::vector<std::string>& options = {})
+      : child_(Child::execute(command(directory, options))) {
     const std::string line =
         read_output(child_.output_fd(), [](const std::string& text) { return text.ends_with('\n'); });
     if (!line.starts_with("ready ")) throw std::runtime_error("the exchange is not ready: '" + line + "'");
@@ -142,6 +142,12 @@ class ExchangeProcess {
   int stop() { return child_.stop(patience); }
 
  private:
+  static std::vector<std::string> command(const std::string& directory, const std::vector<std::string>& options) {
+    std::vector<std::string> words = {program("ACKRING_EXCHANGE"), "--dir", directory, "--bus", bus_name};
+    words.insert(words.end(), options.begin(), options.end());
+    return words;
+  }
+
   Child child_;
 };
 
