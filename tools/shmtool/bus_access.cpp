@@ -1,5 +1,6 @@
 // How commands get at a bus: through its exchange, or, where that is dead or stalled, from shared memory alone.
 #include <algorithm>
+#include <chrono>
 #include <cstdlib>
 #include <optional>
 #include <thread>
@@ -44,8 +45,8 @@ namespace {
                                     ": start ackring-exchange --bus " + globals.bus + ", or see shmtool ls");
 }
 
-// Looks at a bus whose exchange comes and goes under the look, a millisecond apart.
-constexpr int most_looks = 1'000;
+// How long to look again at a bus whose exchange comes and goes under the look; then what was seen last has to do.
+constexpr std::chrono::seconds looks_end_after{3};
 
 // What changes when an exchange has begun to serve, or goes on after it stood still. Files that were read between two
 // equal ones are of one moment.
@@ -87,13 +88,15 @@ nlohmann::json stat_document(const Globals& globals) {
   const std::string path = globals.directory + "/" + globals.bus;
   std::optional<Error> unreadable;
   nlohmann::json document;
-  for (int looks = 0; looks < most_looks; ++looks) {
-    if (looks > 0) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  const auto deadline = std::chrono::steady_clock::now() + looks_end_after;
+  for (bool first = true, last = false; !last; first = false) {
+    if (!first) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    last = std::chrono::steady_clock::now() >= deadline;
     std::optional<shm::FileDirectory> directory;
     try {
       directory.emplace(path, false);
       const Sign before = sign_of(*directory);
-      if (before.starting && looks + 1 < most_looks) continue;
+      if (before.starting && !last) continue;
       document = exchange::stat_document(*directory, globals.bus);
       unreadable.reset();
       if (document.at("exchange").at("state") != "running") {
