@@ -214,6 +214,6 @@ class GroupScenario {
 TEST_CASE("groups: the exchange may die at any point, and again in the recovery") {
   die_at_every_point<GroupScenario>("groups", 9);
   check_named_points({shm::CrashPoint::group_hand, shm::CrashPoint::group_park, shm::CrashPoint::group_revoke,
-                      shm::CrashPoint::pause_set_aside, shm::CrashPoint::purge_discard, shm::CrashPoint::purge_forget,
-                      shm::CrashPoint::purge_backlog, shm::CrashPoint::leave_member});
+                      shm::CrashPoint::pause_set_aside, shm::CrashPoint::purge_discard, shm::CrashPoint::purge_backlog,
+                      shm::CrashPoint::leave_member});
 }
