@@ -47,6 +47,12 @@ struct SubscriptionView {
 };
 nlohmann::ordered_json describe(const SubscriptionView& view);
 
+/// The row of one publisher; `ring` is nullptr if it has gone.
+nlohmann::ordered_json publisher_part(const std::string& name, const shm::IngressBlock& block,
+                                      const shm::IngressRing* ring, bool quarantined);
+/// What there is to say of the exchange; `state` as exchange_state() answers it.
+nlohmann::ordered_json exchange_part(const shm::ExchangeSegment& page, const char* state);
+
 /// The document of a live exchange, from its own thread.
 nlohmann::ordered_json stat_document(const Exchange& exchange, const std::string& bus);
 
