@@ -6,8 +6,8 @@
 
 #include "ackring/error.hpp"
 #include "lib/exchange/deliver.hpp"
-#include "lib/shm/bus_error_guard.hpp"
 #include "lib/exchange/sound.hpp"
+#include "lib/shm/bus_error_guard.hpp"
 #include "lib/shm/versioned.hpp"
 
 namespace ackring::exchange {
