@@ -1,8 +1,9 @@
-// The exchange dies before every shared store of a scenario in which some topics are denied to their publisher, and comes
+// The exchange dies at every point of a scenario in which some topics are denied to their publisher, and comes
 // back, in one of the two cases with narrower rules. Nothing denied is ever delivered; what is allowed comes once and in
 // order; each event is counted as routed or as denied, never as both. See crash_test.cpp for the method.
 #include "tests/exchange/core_world.hpp"
 #include "tests/exchange/enumerate.hpp"
+#include "tests/exchange/soundness.hpp"
 
 using namespace ackring;
 using namespace ackring::test;
@@ -21,6 +22,9 @@ control::AccessRules rules_of(std::vector<std::string> publish) {
   rules.rules.push_back(rule);
   return rules;
 }
+
+control::AccessRules first_rules() { return rules_of({"orders.#", "fills.*"}); }
+control::AccessRules narrower_rules() { return rules_of({"orders.#"}); }
 
 template <bool narrows>
 class Scenario {
@@ -49,10 +53,7 @@ class Scenario {
     check();
     return deaths_;
   }
-  void die_again(KillHook* hook) {
-    hook->clock = &world_.now_ns;
-    second_ = hook;
-  }
+  void on_death(OnDeath look) { on_death_ = std::move(look); }
 
  private:
   template <class Step>
@@ -65,22 +66,17 @@ class Scenario {
       shm::Environment::hook = nullptr;
       ++deaths_;
       check_books(exchange::stat_document(*world_.directory, "crash"));
+      check_sound_at(*world_.directory, hook_.die_before);
+      if (on_death_) on_death_(*world_.directory);
       start();
     }
   }
 
   void start() {
     const bool narrower = narrows && deaths_ > 0;
-    const auto rules = narrower ? rules_of({"orders.#"}) : rules_of({"orders.#", "fills.*"});
     world_.x.reset();
-    shm::Environment::hook = second_;
-    try {
-      world_.x = std::make_unique<exchange::Exchange>(*world_.directory, rules);
-    } catch (const Death&) {
-      ++deaths_;
-    }
-    shm::Environment::hook = nullptr;
-    if (!world_.x) world_.x = std::make_unique<exchange::Exchange>(*world_.directory, rules);
+    world_.x = std::make_unique<exchange::Exchange>(*world_.directory, narrower ? narrower_rules() : first_rules());
+    check_found_sound(*world_.x);
   }
 
   void take() {
@@ -107,7 +103,7 @@ class Scenario {
 
   World world_;
   KillHook& hook_;
-  KillHook* second_ = nullptr;
+  OnDeath on_death_;
   int deaths_ = 0;
   std::unique_ptr<CoreMember> member_;
   std::unique_ptr<CorePublisher> publisher_;
@@ -117,12 +113,10 @@ class Scenario {
 
 }  // namespace
 
-TEST_CASE("any shared store: denied topics stay denied, and every event of them is counted once") {
-  die_at_every_store<Scenario<false>>(" of denied topics");
-  die_again_in_recovery<Scenario<false>>(" of denied topics", 29, 1);
+TEST_CASE("any point: denied topics stay denied, and every event of them is counted once") {
+  die_at_every_point<Scenario<false>>("denied topics", 9, first_rules());
 }
 
-TEST_CASE("any shared store: with narrower rules after it, each event is routed or denied, and none is both") {
-  die_at_every_store<Scenario<true>>(" of topics withdrawn");
-  die_again_in_recovery<Scenario<true>>(" of topics withdrawn", 29, 1);
+TEST_CASE("any point: with narrower rules after it, each event is routed or denied, and none is both") {
+  die_at_every_point<Scenario<true>>("topics withdrawn", 9, narrower_rules());
 }

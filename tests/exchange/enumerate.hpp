@@ -42,8 +42,9 @@ struct Pairs {
 };
 
 /// Recovers copies of `dead` with a death in the recovery: at each of its points, or only at the one that `turn` chooses.
-/// `spoil` may change a copy before it is recovered.
+/// `spoil` may change a copy before it is recovered; `access` are the rules that the exchanges which recover hold clients to.
 inline void die_in_recovery(const shm::MemoryDirectory& dead, bool all, std::uint64_t turn, Pairs& pairs,
+                            const control::AccessRules& access = {},
                             const std::function<void(shm::MemoryDirectory&)>& spoil = {}) {
   const std::uint64_t now_ns = 1;
   KillHook count;
@@ -53,7 +54,7 @@ inline void die_in_recovery(const shm::MemoryDirectory& dead, bool all, std::uin
   {
     const auto copy = dead.clone();
     shm::Environment::hook = &count;
-    exchange::Exchange x(*copy);
+    exchange::Exchange x(*copy, access);
     shm::Environment::hook = nullptr;
     undisturbed = bus_digest(x, *copy);
   }
@@ -71,7 +72,7 @@ inline void die_in_recovery(const shm::MemoryDirectory& dead, bool all, std::uin
     bool died = false;
     try {
       shm::Environment::hook = &hook;
-      const exchange::Exchange x(*copy);
+      const exchange::Exchange x(*copy, access);
       shm::Environment::hook = nullptr;
     } catch (const Death&) {
       shm::Environment::hook = nullptr;
@@ -79,8 +80,8 @@ inline void die_in_recovery(const shm::MemoryDirectory& dead, bool all, std::uin
     }
     REQUIRE(died);
     ++pairs.played;
-    exchange::Exchange x(*copy);
-    if (!spoil) CHECK(x.report().empty());
+    exchange::Exchange x(*copy, access);
+    if (!spoil) check_found_sound(x);
     const std::string digest = bus_digest(x, *copy);
     if (digest == undisturbed) continue;
     ++pairs.different;
@@ -98,7 +99,7 @@ inline void skip_redo(shm::MemoryDirectory& dead) {
 
 /// Lets the exchange die at every point of a scenario, and again at one point of the recovery of every `pair_stride`-th.
 template <class Scenario>
-void die_at_every_point(const char* what, std::uint64_t pair_stride) {
+void die_at_every_point(const char* what, std::uint64_t pair_stride, const control::AccessRules& access = {}) {
   const Depth depth;
   std::uint64_t points = 0;
   {
@@ -118,8 +119,8 @@ void die_at_every_point(const char* what, std::uint64_t pair_stride) {
     Scenario scenario(hook);
     scenario.on_death([&](const shm::MemoryDirectory& dead) {
       const bool all = depth.deep || depth.point != nullptr;
-      if (all || n % pair_stride == 0) die_in_recovery(dead, all, n / pair_stride * 7, pairs);
-      if (n % 32 == 0) die_in_recovery(dead, false, 0, spoilt, skip_redo);
+      if (all || n % pair_stride == 0) die_in_recovery(dead, all, n / pair_stride * 7, pairs, access);
+      if (n % 32 == 0) die_in_recovery(dead, false, 0, spoilt, access, skip_redo);
     });
     if (scenario.run() > 0) ++reached;
     if (depth.point != nullptr) break;

@@ -113,7 +113,7 @@ class ServedBus {
     socket_.close();
     const Armed armed(plan_);
     service_->serve(served_);
-    service_->look_for_deaths();
+    service_->tick(shm::Environment::now_ns());
   }
 
  private:
@@ -145,7 +145,7 @@ class ServedBus {
       served_ = ours.fd();
       {
         const Armed armed(plan_);
-        service_->accept(std::move(ours));
+        service_->accept(std::move(ours), shm::Environment::now_ns());
       }
       if (!socket_.hung_up()) break;
       CHECK(take_failure());

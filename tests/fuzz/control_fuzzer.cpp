@@ -87,7 +87,7 @@ class Fixture {
       time_.time_ns += ms * (line.size() > 1 ? static_cast<unsigned char>(line[1]) : 5);
       world_.now_ns = time_.time_ns;
       world_.x->tick(world_.now_ns);
-      service_->look_for_deaths();
+      service_->tick(0);
     } else if (line == "%") {  // the exchange ends and another one starts
       service_->close_all();
       service_.reset();
@@ -103,7 +103,7 @@ class Fixture {
   void end() {
     for (TestClient& client : clients_) client = TestClient{};
     serve_all();
-    service_->look_for_deaths();
+    service_->tick(0);
     for (std::size_t i = 0; i < world_.x->queues().size(); ++i) {
       exchange::Queue* queue = world_.x->queues()[i].get();
       if (queue != nullptr && queue->options.name != witness_name) world_.x->remove_subscription(*queue);
@@ -156,7 +156,7 @@ class Fixture {
     auto [ours, theirs] = Socket::make_pair();
     client.socket = std::move(ours);
     client.served_as = theirs.fd();
-    service_->accept(std::move(theirs));
+    service_->accept(std::move(theirs), 0);  // at a time that does not go on: nobody is closed for silence
   }
 
   // One message and what it is answered with: for an object with an id, that or the end of the connection; for one
@@ -250,7 +250,7 @@ class Fixture {
             service_->rang_publisher(number);
             break;
           case exchange::Source::queue:
-            service_->rang_queue(number);
+            service_->rang_queue(number >> 16, number & 0xffff);
             break;
           default:
             FAIL("an event of nothing");

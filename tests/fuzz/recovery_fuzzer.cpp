@@ -266,7 +266,7 @@ struct Served {
       for (std::uint64_t delivery = 1; delivery < 40; delivery += 3) {
         exchange::Wanted wanted;
         wanted.delivery = delivery;
-        (void)exchange::explain(*queue, exchange::find(*queue, wanted, {}, {}), now_ns);
+        (void)exchange::explain(*queue, exchange::find(*queue, wanted, {}, {}), now_ns, x->served_at(now_ns));
       }
       (void)Exchange::walk_dead(*queue, {}, [&](std::uint64_t, const ring::EventParts& event) {
         seen += exchange::reason_of(event).size();
