@@ -170,7 +170,7 @@ void check_cursor(Look& look, Slot& slot, const LastIntent& intent) {
     const std::byte* entry = slot.cursor.look(shm::page_bytes + i * sizeof(std::uint32_t), sizeof(std::uint32_t));
     std::uint32_t number = 0;
     if (entry != nullptr) std::memcpy(&number, entry, sizeof number);
-    if (number != 0) look.topics_used.emplace(number, name);
+    if (number != shm::no_topic && number != shm::denied_topic) look.topics_used.emplace(number, name);
   }
 }
 
@@ -205,8 +205,11 @@ void check_name(Look& look, const Slot& slot, PublisherState state, const char* 
   if (state == PublisherState::exchange && name != letters_name) {
     look.violation("exchange", "publisher_name", where + ": the exchange's own is called '" + name + "'");
   }
+  if (state == PublisherState::anonymous && name != "@" + std::to_string(slot.number)) {
+    look.violation("exchange", "publisher_name", where + ": an anonymous one is called '" + name + "'");
+  }
   try {
-    if (state != PublisherState::exchange) shm::check_name("publisher", name);
+    if (state != PublisherState::exchange && state != PublisherState::anonymous) shm::check_name("publisher", name);
   } catch (const Error& error) {
     look.violation("exchange", "publisher_name", where + ": " + error.what());
   }

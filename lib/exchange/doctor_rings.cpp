@@ -202,7 +202,10 @@ void SubscriptionLook::check_acks(Ring& ring) {
   if (incarnation == 0) return;
   const std::string name = Exchange::ack_name(id_, incarnation);
   look_.uses_file_number(incarnation, ring.file.name());
-  if (client == 0) look_.violation(ring.file.name(), "client", "it has an ack page, but nobody's");
+  if (client == 0) {
+    look_.add(Gravity::note, ring.file.name(), "client",
+              "the exchange has found its member's ack page impossible: the member counts as dead");
+  }
   if (client != 0) look_.clients_used.emplace(client, ring.file.name());
   if (std::find(names_.begin(), names_.end(), name) == names_.end()) {
     look_.violation(name, "missing", ring.file.name() + " names this ack page, which is not there");

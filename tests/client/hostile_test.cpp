@@ -141,6 +141,7 @@ TEST_CASE("a member whose ack page is not a possible one finds its connection cl
   const shm::Segment page = bad.ack_page();
   Publisher publisher = bus.publisher();
   for (int i = 0; i < 3; ++i) REQUIRE(publisher.publish("t", "x") == Outcome::ok);
+  REQUIRE(publisher.flush(10s) == Outcome::ok);  // they are in its ring
   page.as<shm::AckPage>()->taken.store(1u << 20, std::memory_order_release);
   bad.ring_bell();
   const Json told = bad.answer();
@@ -205,17 +206,33 @@ TEST_CASE("a client is resumed for its own user only, also by the next exchange"
   first.socket.close();
   RawClient second(scene);
   CHECK(second.hello(id)["client"] == id);
-  const shm::Segment ring = second.ring();  // something to hold, so that a successor knows it
   second.socket.close();
-  scene.stop();
-  {
+  const auto lie = [&] {
     const shm::UniqueFd fd = directory.open(file, true);
     const std::string other = std::to_string(::geteuid() + 1) + "\n";
     REQUIRE(::pwrite(fd.get(), other.data(), other.size(), 0) == static_cast<ssize_t>(other.size()));
-  }
+  };
+  // Of one who holds nothing only its lock file says whose it is.
+  scene.stop();
+  lie();
   scene.start();
   RawClient third(scene);
-  CHECK(third.hello(id)["code"] == "not_found");
+  CHECK(third.hello(id)["code"] == "permission");
+  third.socket.close();
+  // Of one who holds something a file says so that nobody but X writes; what the lock file says is nothing to it.
+  RawClient holder(scene);
+  const std::uint64_t holds = holder.hello()["client"].get<std::uint64_t>();
+  const shm::UniqueFd other_lock = std::move(holder.lock);
+  const shm::Segment ring = holder.ring();
+  holder.socket.close();
+  scene.stop();
+  {
+    const shm::UniqueFd fd = directory.open("client." + std::to_string(holds) + ".lock", true);
+    REQUIRE(::pwrite(fd.get(), "1\n\n", 3, 0) == 3);
+  }
+  scene.start();
+  RawClient fourth(scene);
+  CHECK(fourth.hello(holds)["client"] == holds);
 }
 
 TEST_CASE("a ring that another thread overwrites while X reads it harms nobody but its publisher (F26)") {

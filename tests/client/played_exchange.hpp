@@ -84,6 +84,7 @@ struct PlayedMember {
                                   made->ring_bytes = ring_bytes;
                                   made->slots = slots;
                                   made->start_entry = entry;
+                                  made->revoked.store(entry, std::memory_order_relaxed);
                                 });
     page = shm::Segment::create(
         exchange.directory, "page", SegmentKind::ack_page, ring::ack_page_bytes(slots), 1, 0, [&](std::byte* base) {

@@ -118,7 +118,6 @@ TEST_CASE("damage to the ring of a member and to its ack page is found") {
                        put("revoked", &Copy::ring, offsetof(MemberRing, revoked), huge),
                        put("sink", &Copy::ring, offsetof(MemberRing, sink) + 8, huge),
                        put("acks_wanted", &Copy::ring, offsetof(MemberRing, acks_wanted), u32{2}),
-                       put("client", &Copy::ring, offsetof(MemberRing, client), u64{0}),
                        put("floor", &Copy::ring, offsetof(MemberRing, start_position), huge),
                        block("totals", offsetof(RingBlock, totals) + 8, 1),
                        block("totals", offsetof(RingBlock, floor_entry), 1),

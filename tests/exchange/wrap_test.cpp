@@ -55,8 +55,11 @@ class Far {
     const auto member = world_.x->attach_member(world_.client, options, false, {});
     const std::string state = "sub." + std::to_string(member.queue->id) + ".state";
     world_.x.reset();
-    change<shm::ExchangeSegment>(world_, "exchange", shm::SegmentKind::exchange,
-                                 [&](auto& page) { set(page.intents[0][start.transaction & 1].n, start.transaction); });
+    change<shm::ExchangeSegment>(world_, "exchange", shm::SegmentKind::exchange, [&](auto& page) {
+      for (std::uint64_t n = start.transaction - (start.transaction != 0); n <= start.transaction; ++n) {
+        set(page.intents[0][n & 1].n, n);
+      }
+    });
     change<shm::IngressRing>(world_, publisher.ring_file, shm::SegmentKind::ingress_ring, [&](auto& page) {
       page.start_position = start.position;
       set(page.tail, start.position);
