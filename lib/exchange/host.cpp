@@ -54,8 +54,10 @@ struct Host::State {
   std::uint64_t next_control_ns = 0;
   std::uint64_t moved_ns = 0;  // when events last moved
   Account newcomers;           // what accepting them takes
+  std::size_t told = 0;        // lines of the exchange's report
 
   void accept_some();
+  void tell();
   void poll_control(int timeout_ms);
   void tick(std::uint64_t now_ns);
   void take_waiting();
@@ -75,7 +77,7 @@ Host::Host(std::shared_ptr<shm::Directory> directory, std::string bus, HostOptio
   State& state = *state_;
   state.directory = std::move(directory);
   state.bus = std::move(bus);
-  state.options = options;
+  state.options = std::move(options);
   if (!state.directory->exists(lock_file)) state.directory->write_file(lock_file, "");
   state.lock = state.directory->open(lock_file, true);
   if (!shm::try_lock(state.lock.get())) {
@@ -99,7 +101,7 @@ Host::Host(std::shared_ptr<shm::Directory> directory, std::string bus, HostOptio
   event.data.u64 = tag(Source::stop, 0);
   ::epoll_ctl(state.epoll.get(), EPOLL_CTL_ADD, state.stop_event.get(), &event);
 
-  if (options.guard_bus_errors) {  // before anything of a client is mapped
+  if (state.options.guard_bus_errors) {  // before anything of a client is mapped
     shm::guard_bus_errors();
     shm::unblock_bus_errors();
   }
@@ -111,11 +113,12 @@ Host::Host(std::shared_ptr<shm::Directory> directory, std::string bus, HostOptio
   page.started_unix_ns.store(unix_now_ns(), std::memory_order_relaxed);       // relaxed: a notice
   page.tick_ns.store(shm::Environment::now_ns(), std::memory_order_relaxed);  // relaxed: a sign of life
   state.exchange->set_fence_required(!membarrier);
+  state.tell();
   state.exchange->set_retry_clock(&shm::Environment::now_ns);
   state.service = std::make_unique<Service>(*state.directory, *state.exchange, state.bus, state.epoll.get());
-  if (options.listen) {
-    state.listener =
-        control::Listener(state.directory->path("exchange.sock"), options.socket_mode, options.socket_group);
+  if (state.options.listen) {
+    state.listener = control::Listener(state.directory->path("exchange.sock"), state.options.socket_mode,
+                                       state.options.socket_group);
     event.data.u64 = tag(Source::listener, 0);
     ::epoll_ctl(state.epoll.get(), EPOLL_CTL_ADD, state.listener.fd(), &event);
   }
@@ -204,6 +207,14 @@ void Host::State::tick(std::uint64_t now_ns) {
   service->events_flow_until(moved_ns + flow_ns);
   service->tick(now_ns);
   next_tick_ns = now_ns + tick_ns;
+  tell();
+}
+
+void Host::State::tell() {
+  const std::vector<std::string>& report = exchange->report();
+  for (; told != report.size(); ++told) {
+    if (options.on_note) options.on_note(report[told]);
+  }
 }
 
 void Host::run() {

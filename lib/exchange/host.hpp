@@ -4,6 +4,7 @@
 #pragma once
 
 #include <array>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -22,6 +23,8 @@ struct HostOptions {
   bool guard_bus_errors =
       false;  // a client may cut its files short (shm/bus_error_guard.hpp): the process's SIGBUS is ours
   control::AccessRules access = {};
+  /// Called on the thread that makes or runs the host, with what recovery found and what was set aside since, a line each.
+  std::function<void(const std::string& line)> on_note = {};
 };
 
 class Host {

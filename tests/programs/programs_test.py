@@ -55,6 +55,20 @@ class Exchange(Programs):
         self.tool("ping", "--bus", "other")
         self.assertEqual(os.stat(f"{self.directory}/other/exchange.sock").st_mode & 0o777, 0o660)
 
+    def test_damage_is_told(self):
+        process = self.exchange()
+        self.tool("subscription", "create", "hurt", "#")
+        process.send_signal(signal.SIGTERM)
+        self.finish(process)
+        bus = pathlib.Path(self.directory, "test")
+        definition = next(bus.glob("sub.*.json"))
+        definition.write_text("{}", encoding="utf-8")
+        process = self.exchange()
+        process.send_signal(signal.SIGTERM)
+        _, error = process.communicate(timeout=PATIENCE)
+        self.assertRegex(error.decode(), r"^ackring-exchange: subscription \d+: damaged, set aside: [^\n]+\n$")
+        self.assertTrue((bus / f"damaged.{definition.name}").exists())
+
     def test_open_files(self):
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         process = self.start("/bin/sh", "-c", f"ulimit -Sn 64; exec {shlex.quote(ARGUMENTS.exchange)}")

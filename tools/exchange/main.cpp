@@ -1,6 +1,7 @@
 // ackring-exchange: one exchange that serves one bus until it is told to end.
 #include <fcntl.h>
 #include <grp.h>
+#include <poll.h>
 #include <sched.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -90,6 +91,15 @@ void let_others_through(const std::string& path) {
   }
 }
 
+// What was found damaged, and who lost his place: for an operator. Events do not wait for whoever reads that: a line that
+// stderr has no room for is dropped.
+void note(const std::string& line) {
+  pollfd out{STDERR_FILENO, POLLOUT, 0};
+  const std::string text = fmt::format("ackring-exchange: {:.2000}\n", line);  // fits a pipe that has room at all
+  if (::poll(&out, 1, 0) != 1) return;
+  [[maybe_unused]] const ssize_t written = ::write(STDERR_FILENO, text.data(), text.size());
+}
+
 int serve(const Options& options) {
   shm::check_name("bus", options.bus);
   exchange::HostOptions host_options;
@@ -110,6 +120,7 @@ int serve(const Options& options) {
   host_options.socket_group = options.socket_group;
   host_options.socket_mode = options.socket_mode;
   host_options.guard_bus_errors = true;
+  host_options.on_note = note;
   exchange::Host host(directory, options.bus, host_options);
   serving = &host;
   if (stopping != 0) host.stop();  // the signal came before there was a host to stop
