@@ -193,7 +193,9 @@ bool member_dies_at(std::uint64_t point) {
       }
       if (views[count - 1].delivery() == 12) {  // all before it that have no verdict
         std::vector<std::uint64_t> covered;
-        for (const auto& [delivery, state] : states) {
+        for (const auto& entry : states) {
+    const auto delivery = entry.first;
+    const State state = entry.second;
           if (delivery <= 12 && state == State::taken) covered.push_back(delivery);
         }
         for (const std::uint64_t delivery : covered) states[delivery] = State::undecided;

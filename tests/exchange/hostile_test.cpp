@@ -99,12 +99,12 @@ bool contains(const std::string& text, const std::string& part) { return text.fi
 TEST_CASE(
     "a page that cannot be costs its owner its place; what it held comes again, nobody else loses anything (F28)") {
   shm::guard_bus_errors();
-  for (const auto& [name, why, ruin] : ruins) {
+  for (const Named& kind : ruins) {
     for (const bool grouped : {false, true}) {
       for (const bool restart : {false, true}) {
         // A successor can't know how far the acks had come: it only takes nothing back.
-        if (restart && name == "ack taken back") continue;
-        CAPTURE(name);
+        if (restart && kind.name == "ack taken back") continue;
+        CAPTURE(kind.name);
         CAPTURE(grouped);
         CAPTURE(restart);
         World world;
@@ -123,7 +123,7 @@ TEST_CASE(
         hostile.verdict(3, ring::Verdict::ack);
         world.tick();
         CHECK(world.x->take_offences().empty());
-        ruin(world, hostile);
+        kind.ruin(world, hostile);
         if (restart) world.restart();
         world.tick();
         world.tick();
@@ -132,7 +132,7 @@ TEST_CASE(
           REQUIRE(offences.size() == 1);
           CHECK(offences[0].client == 7);
           INFO(offences[0].why);
-          CHECK(contains(offences[0].why, why));
+          CHECK(contains(offences[0].why, kind.why));
           CHECK(row_of(world.stat(), "hostile")["invalid_acks"] == 1);
         }
         CHECK(row_of(world.stat(), "hostile")["members"] == 0);

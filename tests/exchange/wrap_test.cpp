@@ -199,11 +199,11 @@ class Far {
 }  // namespace
 
 TEST_CASE("an exchange whose counters pass 2^32, 2^63 and 2^64 does what any other does (F42)") {
-  for (const auto& [name, start] : starts) {
+  for (const auto& far : starts) {
     for (const bool group : {false, true}) {
-      CAPTURE(name);
+      CAPTURE(far.first);
       CAPTURE(group);
-      Far(start, group).run();
+      Far(far.second, group).run();
     }
   }
 }
