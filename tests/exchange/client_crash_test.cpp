@@ -194,8 +194,8 @@ bool member_dies_at(std::uint64_t point) {
       if (views[count - 1].delivery() == 12) {  // all before it that have no verdict
         std::vector<std::uint64_t> covered;
         for (const auto& entry : states) {
-    const auto delivery = entry.first;
-    const State state = entry.second;
+          const auto delivery = entry.first;
+          const State state = entry.second;
           if (delivery <= 12 && state == State::taken) covered.push_back(delivery);
         }
         for (const std::uint64_t delivery : covered) states[delivery] = State::undecided;
@@ -232,7 +232,9 @@ bool member_dies_at(std::uint64_t point) {
   }
   world.tick();
   std::uint64_t dead = 0;
-  for (const auto& [delivery, state] : states) {
+  for (const auto& entry : states) {
+    const auto delivery = entry.first;
+    const State state = entry.second;
     CAPTURE(delivery);
     const bool may_be_decided = state == State::undecided || state == State::acked || state == State::dead;
     CHECK((again.contains(delivery) || may_be_decided));
