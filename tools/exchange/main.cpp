@@ -91,8 +91,8 @@ void let_others_through(const std::string& path) {
   }
 }
 
-// What was found damaged, and who lost his place: for an operator. Events do not wait for whoever reads that: a line that
-// stderr has no room for is dropped.
+// What recovery finished or found damaged, and who lost his place: for an operator. Events do not wait for whoever reads
+// that: a line that stderr has no room for is dropped.
 void note(const std::string& line) {
   pollfd out{STDERR_FILENO, POLLOUT, 0};
   const std::string text = fmt::format("ackring-exchange: {:.2000}\n", line);  // fits a pipe that has room at all
