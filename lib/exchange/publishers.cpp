@@ -78,7 +78,7 @@ PublisherGrant Exchange::open_publisher(std::uint64_t client, const std::string&
     }
     if (found->ring_page != nullptr) {
       throw Error(ErrorCode::busy, "publisher '" + name + "'",
-                  found->closing ? "events of its earlier run wait for a subscription that is full"
+                  found->closing ? "events of its earlier run wait for room: a subscription or the file system is full"
                                  : "a live client holds the name",
                   "wait for it, or use another name");
     }

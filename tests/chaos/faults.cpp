@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <fstream>
+#include <stdexcept>
 
 #include "tests/chaos/storm.hpp"
 
@@ -124,6 +125,8 @@ void Storm::free_room() {
   if (ballast_ < 0) return;
   ballast_freed_ns_ = now_ns();
   ::unlink((settings_.directory + "/ballast").c_str());
+  // Actors that were forked meanwhile have the descriptor, too: what is closed here alone would stay full until they end.
+  if (::ftruncate(ballast_, 0) != 0) throw std::runtime_error("the ballast can't be given back");
   ::close(ballast_);
   ballast_ = -1;
 }

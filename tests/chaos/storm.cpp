@@ -203,8 +203,9 @@ void Storm::rage(Kind kind, Nanoseconds duration) {
     ::poll(nullptr, 0, 1);
   }
   while (!timeline_.empty()) {  // who is stopped goes on
-    timeline_.begin()->second();
-    timeline_.erase(timeline_.begin());
+    const auto what = std::move(timeline_.begin()->second);
+    timeline_.erase(timeline_.begin());  // first: it may put something before all others
+    what();
   }
 }
 
@@ -230,7 +231,7 @@ std::string Storm::calm() {
     return std::all_of(actors_.begin(), actors_.end(),
                        [](const Actor& actor) { return actor.kind == ActorKind::member || actor.done; });
   });
-  if (!stuck.empty()) return stuck;
+  if (!stuck.empty()) return stuck + "; " + run(shmtool({"stat", "--json"})).output;
   std::string rows;
   std::int64_t next_look = 0;
   stuck = wait_for("subscriptions become empty", [&] {

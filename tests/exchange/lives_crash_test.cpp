@@ -49,9 +49,14 @@ class Scenario {
     settle(6);
     ask([&] { (void)x_->requeue_dead(*x_->find_queue("kept"), {.delivery = 0, .at_most = 2}, now_ns_); });
     leave("kept");
+    join("kept", {});
     for (int i = 0; i < 3; ++i) publish("a.5");
+    turn();
+    ask([&] { x_->pause(*x_->find_queue("kept")); });  // what nobody has taken is set aside
+    leave("kept");
     settle(1);
     ask([&] { purged_ = x_->purge(*x_->find_queue("kept"), now_ns_) != 0 || purged_; });
+    ask([&] { x_->resume(*x_->find_queue("kept")); });
     leave("");
     detach("");
     settle(2);
@@ -189,14 +194,17 @@ class Scenario {
 
   void settle(int ticks) {
     for (int i = 0; i < ticks; ++i) {
-      now_ns_ += 6'000'000;
-      ask([&] {
-        while (x_->step(now_ns_)) {
-        }
-        x_->tick(now_ns_);
-      });
+      turn();
       consume();
     }
+  }
+  void turn() {
+    now_ns_ += 6'000'000;
+    ask([&] {
+      while (x_->step(now_ns_)) {
+      }
+      x_->tick(now_ns_);
+    });
   }
 
   void consume() {
@@ -264,7 +272,8 @@ TEST_CASE(
                       shm::CrashPoint::detach_publisher, shm::CrashPoint::retire_publisher, shm::CrashPoint::join_ring,
                       shm::CrashPoint::join_ack_page, shm::CrashPoint::join_member, shm::CrashPoint::leave_member,
                       shm::CrashPoint::leave_ring, shm::CrashPoint::subscription_create,
-                      shm::CrashPoint::subscription_define, shm::CrashPoint::subscription_remove});
+                      shm::CrashPoint::subscription_define, shm::CrashPoint::subscription_remove,
+                      shm::CrashPoint::purge_forget});
 }
 
 TEST_CASE("a takeover may die at any point: who takes over after it finds the same bus") {
