@@ -201,4 +201,15 @@ TEST_CASE("leaks: a file, a mapping, a descriptor, bytes; stat that does not bal
   now = before;
   now.files.insert({"sub.1.retry.00000001", "sub.1.retry.00000002"});
   CHECK(leaks(before, now).size() == 1);
+  now = before;  // one more who is anonymous, and was so while the others were: his totals are kept
+  now.files.insert("pub.7.cursor.100");
+  now.descriptors += 1;
+  now.mappings += 1;
+  now.bytes += 8192;
+  CHECK(leaks(before, now).empty());
+  now.descriptors += 1;
+  CHECK(leaks(before, now).size() == 1);
+  now.descriptors -= 1;
+  for (int slot = 10; slot < 30; ++slot) now.files.insert("pub." + std::to_string(slot) + ".cursor.1");
+  CHECK(leaks(before, now).size() == 1);
 }
