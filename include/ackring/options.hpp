@@ -69,7 +69,7 @@ enum class Wait {
 /// Who serves the bus.
 enum class ExchangeMode {
   automatic,  ///< attach; where no exchange runs, run one on a thread of this process, and take over when it dies
-  require,    ///< attach to a running exchange; without one, throw no_exchange
+  require,    ///< attach to a running exchange, or one that starts; without one, throw no_exchange
 };
 
 struct BusOptions {

@@ -100,6 +100,7 @@ class Connection {
   void keep() noexcept;
   void establish(std::uint64_t deadline_ns);
   bool reconnect() noexcept;
+  [[nodiscard]] bool is_starting() const;
   [[nodiscard]] control::Socket connect_socket();
   void hello(control::Socket socket, bool resume, std::uint64_t deadline_ns);
   void install(control::Socket socket, Reply reply, bool resume);

@@ -128,7 +128,7 @@ void Connection::establish(std::uint64_t deadline_ns) {
       problem = "the exchange closed the connection";
     } catch (const Error& error) {
       if (error.code() != ErrorCode::no_exchange) throw;
-      if (!may_host) {
+      if (!may_host && !is_starting()) {
         throw Error(ErrorCode::no_exchange, "bus '" + name_ + "'", "no exchange serves it (" + error.why() + ")",
                     "start ackring-exchange --bus " + name_);
       }
@@ -147,6 +147,15 @@ void Connection::establish(std::uint64_t deadline_ns) {
       throw Error(ErrorCode::timeout, "bus '" + name_ + "'", problem, "see whether its exchange is stopped");
     }
     pause_ms(first_pause_ms);
+  }
+}
+
+// Has an exchange the bus that does not listen yet, because it recovers? Only who may read the bus's files can see that.
+bool Connection::is_starting() const {
+  try {
+    return exchange::is_served(shm::FileDirectory(socket_path_.substr(0, socket_path_.rfind('/')), false));
+  } catch (const Error&) {
+    return false;
   }
 }
 

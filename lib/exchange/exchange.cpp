@@ -194,6 +194,7 @@ bool Exchange::drain(Ingress& ingress, std::uint64_t now_ns, std::uint64_t until
     reader.advance(header.bytes);
   }
   const bool moved = reader.position() != from;
+  if (redoing && damage == nullptr) check_redone(ingress);
   if (moved || redoing) {
     commit_sinks();
     commit_ingress(ingress);
@@ -203,6 +204,17 @@ bool Exchange::drain(Ingress& ingress, std::uint64_t now_ns, std::uint64_t until
   }
   if (damage != nullptr) quarantine(ingress, damage);
   return moved;
+}
+
+// A redo that has stopped before an event which some sink holds is not through: what the others lack has no room. If it
+// counted as done, that sink would get the event again. Throws Error (no_space): nobody serves the bus until there is room.
+void Exchange::check_redone(const Ingress& ingress) const {
+  for (const Queue* queue : touched_) {
+    if (queue->skip_through <= ingress.block.sequence) continue;
+    throw Error(ErrorCode::no_space, "publisher '" + ingress.name + "'",
+                "the exchange before this one died while it routed its events, and there is no room to go on",
+                "make room in the file system of the bus, or raise the descriptor limit, and start it again");
+  }
 }
 
 // False: the file system has no room for the number of one more topic just now. Its publisher waits, as for a full ring.

@@ -147,6 +147,8 @@ void Storm::reap_exchange() {
     ++tally_.kills["exchange"];
   } else if (*status == 3 && ballast_freed_ns_ >= exchange_started_) {
     // There was no room for what it needs to start.
+  } else if (*status == 3 && exchange_->pid() == last_without_descriptors_) {
+    // It had none while it started.
   } else {
     tally_.surprises.push_back("the exchange ended with status " + std::to_string(*status));
   }

@@ -111,6 +111,7 @@ class Storm {
   Kind kind_ = Kind::all;
   bool room_was_short_ = false;
   pid_t without_descriptors_ = -1;  // the exchange that is out of them for a while
+  pid_t last_without_descriptors_ = -1;
   int ballast_ = -1;
   std::int64_t ballast_freed_ns_ = 0;
 };

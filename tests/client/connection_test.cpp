@@ -91,6 +91,37 @@ TEST_CASE("require throws no_exchange at once, automatic serves the bus itself")
   CHECK(delivery->ack() == Outcome::ok);
 }
 
+TEST_CASE("require waits for an exchange that has the bus and does not listen yet") {
+  const TemporaryDirectory directory;
+  BusOptions options{.directory = directory.path, .exchange = ExchangeMode::require};
+  options.timeout = 50ms;
+  std::optional<exchange::Host> recovers;
+  recovers.emplace(std::make_shared<shm::FileDirectory>(directory.path + "/b", true), "b",
+                   exchange::HostOptions{.listen = false});
+  try {
+    (void)Bus::open("b", options);
+    FAIL("nobody listens");
+  } catch (const Error& error) {
+    CHECK(error.code() == ErrorCode::timeout);
+  }
+  options.timeout = 60s;
+  std::optional<RunningHost> host;
+  std::thread starts([&] {
+    recovers.reset();
+    host.emplace(directory.path);
+  });
+  std::optional<Bus> bus;
+  while (!bus) {
+    try {
+      bus.emplace(Bus::open("b", options));
+    } catch (const Error& error) {  // in between nobody has the bus
+      CHECK(error.code() == ErrorCode::no_exchange);
+    }
+  }
+  starts.join();
+  CHECK(bus->stat_json().find("running") != std::string::npos);
+}
+
 TEST_CASE("endpoints go on through a restart of the exchange") {
   TemporaryDirectory directory;
   std::optional<RunningHost> host(std::in_place, directory.path);

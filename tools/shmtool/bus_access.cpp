@@ -125,25 +125,25 @@ nlohmann::json stat_document(const Globals& globals) {
   throw Failure(status_refused, unreadable->what());
 }
 
-void walk_dead_letters(const Globals& globals, const std::string& name, std::uint64_t at_most,
-                       const std::function<void(std::string_view)>& each) {
-  const std::string path = globals.directory + "/" + globals.bus;
-  const std::string state = state_of(globals);
+namespace {
+
+using EachLine = std::function<void(std::string_view)>;
+
+void walk_in_files(const Globals& globals, const std::string& name, std::uint64_t at_most, const EachLine& each) {
+  const shm::FileDirectory directory(globals.directory + "/" + globals.bus, false);
+  const shm::Segment exchange =
+      shm::Segment::attach(directory, "exchange", shm::SegmentKind::exchange, shm::Access::read_only);
+  const control::TopicReader topics(shm::Segment::attach(directory, "topics", shm::SegmentKind::topics,
+                                                         shm::Access::read_only, control::topics_reserve_bytes));
+  exchange::walk_dead_files(directory, name, [&, left = at_most](const ring::EventParts& event) mutable {
+    if (left-- == 0) return false;
+    each(client::dead_letter_line(event, topics, *exchange.as<const shm::ExchangeSegment>()));
+    return true;
+  });
+}
+
+void walk_in_exchange(Bus& bus, const std::string& name, std::uint64_t at_most, const EachLine& each) {
   std::uint64_t left = at_most;
-  if (state != "running") {
-    const shm::FileDirectory directory(path, false);
-    const shm::Segment exchange =
-        shm::Segment::attach(directory, "exchange", shm::SegmentKind::exchange, shm::Access::read_only);
-    const control::TopicReader topics(shm::Segment::attach(directory, "topics", shm::SegmentKind::topics,
-                                                           shm::Access::read_only, control::topics_reserve_bytes));
-    exchange::walk_dead_files(directory, name, [&](const ring::EventParts& event) {
-      if (left-- == 0) return false;
-      each(client::dead_letter_line(event, topics, *exchange.as<const shm::ExchangeSegment>()));
-      return true;
-    });
-    return;
-  }
-  Bus bus = open_bus(globals);
   for (DeadLetterCursor cursor; cursor.more && left != 0;) {
     const std::string lines = bus.dead_letters_ndjson(name, cursor, std::min<std::uint64_t>(left, 4096));
     for (std::size_t at = 0; at < lines.size();) {
@@ -153,6 +153,25 @@ void walk_dead_letters(const Globals& globals, const std::string& name, std::uin
       --left;
     }
   }
+}
+
+}  // namespace
+
+void walk_dead_letters(const Globals& globals, const std::string& name, std::uint64_t at_most, const EachLine& each) {
+  const auto deadline = std::chrono::steady_clock::now() + looks_end_after;
+  while (state_of(globals) == "running") {
+    std::optional<Bus> bus;
+    try {
+      bus.emplace(open_bus(globals));
+    } catch (const Error& error) {
+      // It went away since the look at its state.
+      if (error.code() != ErrorCode::no_exchange || std::chrono::steady_clock::now() >= deadline) throw;
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      continue;
+    }
+    return walk_in_exchange(*bus, name, at_most, each);
+  }
+  walk_in_files(globals, name, at_most, each);
 }
 
 }  // namespace ackring::tools
