@@ -67,7 +67,8 @@ bool is_served(const shm::Directory& directory) {
   if (!directory.exists(lock_file)) return false;
   try {
     return shm::is_locked(directory.open(lock_file, false).get());
-  } catch (const Error&) {
+  } catch (const Error& error) {
+    if (error.code() == ErrorCode::no_space || error.code() == ErrorCode::system) throw;  // it may be served
     return false;
   }
 }

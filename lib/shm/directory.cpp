@@ -88,7 +88,8 @@ void make_directory(const std::string& path) {
 void check_parent(const std::string& path) {
   const std::string parent = parent_of(path);
   struct stat status {};
-  if (::stat(parent.c_str(), &status) != 0 || status.st_uid == 0 || may_use_files_of(status.st_uid)) return;
+  if (::stat(parent.c_str(), &status) != 0) throw system_error(parent, "can't read its owner", errno);
+  if (status.st_uid == 0 || may_use_files_of(status.st_uid)) return;
   throw Error(ErrorCode::permission, parent,
               fmt::format("belongs to user {} (mode {:04o}), this process runs as user {}", status.st_uid,
                           status.st_mode & 07777u, ::geteuid()),
@@ -197,7 +198,10 @@ FileDirectory::FileDirectory(std::string path, bool create) : path_(std::move(pa
   if (!fd_ && create) {
     const std::string parent = parent_of(path_);
     struct stat status {};
-    if (::stat(parent.c_str(), &status) != 0 && errno == ENOENT) make_directory(parent);
+    if (::stat(parent.c_str(), &status) != 0) {
+      if (errno != ENOENT) throw system_error(parent, "can't look for it", errno);
+      make_directory(parent);
+    }
     check_parent(path_);
     make_directory(path_);
     fd_ = open_directory(path_);
@@ -249,7 +253,10 @@ void FileDirectory::remove(const std::string& name) noexcept(Environment::dies_n
 
 bool FileDirectory::exists(const std::string& name) const {
   struct stat status {};
-  return ::fstatat(fd_.get(), component(name), &status, AT_SYMLINK_NOFOLLOW) == 0;
+  if (::fstatat(fd_.get(), component(name), &status, AT_SYMLINK_NOFOLLOW) == 0) return true;
+  // Where the system can't tell, "no" would make a new file in the place of one that is there.
+  if (errno != ENOENT) throw system_error(path(name), "can't look for it", errno);
+  return false;
 }
 
 std::vector<std::string> FileDirectory::list(std::string_view prefix) const {
