@@ -246,9 +246,10 @@ void FileDirectory::rename(const std::string& from, const std::string& to) {
   }
 }
 
-void FileDirectory::remove(const std::string& name) noexcept(Environment::dies_nowhere) {
+bool FileDirectory::remove(const std::string& name) noexcept(Environment::dies_nowhere) {
   Environment::before_call(CrashPoint::file_remove);
-  if (!name.empty() && name.find('/') == std::string::npos) ::unlinkat(fd_.get(), name.c_str(), 0);
+  if (name.empty() || name.find('/') != std::string::npos) return true;
+  return ::unlinkat(fd_.get(), name.c_str(), 0) == 0 || errno == ENOENT;
 }
 
 bool FileDirectory::exists(const std::string& name) const {
@@ -315,10 +316,11 @@ void MemoryDirectory::rename(const std::string& from, const std::string& to) {
   files_[component(to)] = std::move(file);
 }
 
-void MemoryDirectory::remove(const std::string& name) noexcept(Environment::dies_nowhere) {
+bool MemoryDirectory::remove(const std::string& name) noexcept(Environment::dies_nowhere) {
   Environment::before_call(CrashPoint::file_remove);
   const std::lock_guard guard(mutex_);
   files_.erase(name);
+  return true;
 }
 
 bool MemoryDirectory::exists(const std::string& name) const {
