@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <mutex>
 #include <utility>
 #include <vector>
@@ -18,6 +19,7 @@
 #include "lib/shm/bus_error_guard.hpp"
 #include "lib/shm/lock.hpp"
 #include "lib/shm/park.hpp"
+#include "lib/shm/system_error.hpp"
 
 namespace ackring::exchange {
 
@@ -56,6 +58,7 @@ struct Host::State {
   Account newcomers;           // what accepting them takes
   std::size_t told = 0;        // lines of the exchange's report
 
+  void watch(int fd, epoll_event& event) const;
   void accept_some();
   void tell();
   void poll_control(int timeout_ms);
@@ -100,7 +103,7 @@ Host::Host(std::shared_ptr<shm::Directory> directory, std::string bus, HostOptio
   epoll_event event{};
   event.events = EPOLLIN;
   event.data.u64 = tag(Source::stop, 0);
-  ::epoll_ctl(state.epoll.get(), EPOLL_CTL_ADD, state.stop_event.get(), &event);
+  state.watch(state.stop_event.get(), event);
 
   if (state.options.guard_bus_errors) {  // before anything of a client is mapped
     shm::guard_bus_errors();
@@ -121,7 +124,7 @@ Host::Host(std::shared_ptr<shm::Directory> directory, std::string bus, HostOptio
     state.listener = control::Listener(state.directory->path("exchange.sock"), state.options.socket_mode,
                                        state.options.socket_group);
     event.data.u64 = tag(Source::listener, 0);
-    ::epoll_ctl(state.epoll.get(), EPOLL_CTL_ADD, state.listener.fd(), &event);
+    state.watch(state.listener.fd(), event);
   }
 }
 
@@ -148,6 +151,12 @@ control::Socket Host::connect() {
   const std::uint64_t one = 1;
   [[maybe_unused]] const ssize_t written = ::write(state_->stop_event.get(), &one, sizeof one);
   return std::move(theirs);
+}
+
+void Host::State::watch(int fd, epoll_event& event) const {
+  if (::epoll_ctl(epoll.get(), EPOLL_CTL_ADD, fd, &event) != 0) {
+    throw shm::system_error("exchange", "can't watch its descriptors", errno);
+  }
 }
 
 void Host::State::take_waiting() {
