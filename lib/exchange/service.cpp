@@ -142,6 +142,7 @@ void Service::serve(int fd) {
         break;
       }
       case control::ReceiveStatus::malformed:
+      case control::ReceiveStatus::no_room:  // no request has descriptors
         drop(fd, reason);
         return;
       case control::ReceiveStatus::closed:
