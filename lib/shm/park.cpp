@@ -48,7 +48,7 @@ Rings take_rings(int fd, bool& closed) noexcept {
       closed = true;
       break;
     } else if (errno != EINTR) {
-      closed = errno != EAGAIN && errno != EWOULDBLOCK;
+      closed = errno != EAGAIN && errno != EWOULDBLOCK && errno != ENOMEM && errno != ENOBUFS;
       break;
     }
   }
