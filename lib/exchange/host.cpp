@@ -82,8 +82,7 @@ Host::Host(std::shared_ptr<shm::Directory> directory, std::string bus, HostOptio
   state.directory = std::move(directory);
   state.bus = std::move(bus);
   state.options = std::move(options);
-  if (!state.directory->exists(lock_file)) state.directory->write_file(lock_file, "");
-  state.lock = state.directory->open(lock_file, true);
+  state.lock = state.directory->open_or_create(lock_file);
   if (!shm::try_lock(state.lock.get())) {
     const std::string owner = state.directory->read_file(lock_file);
     throw Error(ErrorCode::exchange_exists, "bus '" + state.bus + "'",

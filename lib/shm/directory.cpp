@@ -9,10 +9,8 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <cstdlib>
 #include <utility>
 
-#include "ackring/limits.hpp"
 #include "lib/shm/system_error.hpp"
 
 namespace ackring::shm {
@@ -186,6 +184,8 @@ std::string Directory::read_file(const std::string& name) const {
   }
 }
 
+UniqueFd Directory::open_or_create(const std::string& name) { return exists(name) ? open(name, true) : create(name); }
+
 // ------------------------------------------------------------------------------------------------------- FileDirectory
 
 FileDirectory::FileDirectory(std::string path, bool create) : path_(std::move(path)) {
@@ -226,9 +226,17 @@ UniqueFd FileDirectory::create(const std::string& name) {
 }
 
 UniqueFd FileDirectory::open(const std::string& name, bool writable) const {
+  return open_file(name, writable ? O_RDWR : O_RDONLY);
+}
+
+UniqueFd FileDirectory::open_or_create(const std::string& name) {
+  Environment::before_call(CrashPoint::file_create);
+  return open_file(name, O_RDWR | O_CREAT);
+}
+
+UniqueFd FileDirectory::open_file(const std::string& name, int flags) const {
   // O_NONBLOCK: a fifo with that name must not make this wait; it means nothing for regular files.
-  const int flags = (writable ? O_RDWR : O_RDONLY) | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK;
-  UniqueFd fd(::openat(fd_.get(), component(name), flags));
+  UniqueFd fd(::openat(fd_.get(), component(name), flags | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK, 0600));
   if (!fd) {
     const int error = errno;
     throw_open_error(path(name), error, error == ELOOP);
@@ -361,36 +369,6 @@ std::shared_ptr<MemoryDirectory> MemoryDirectory::clone() const {
     result->files_[name] = std::move(copy);
   }
   return result;
-}
-
-// --------------------------------------------------------------------------------------------------------------- names
-
-std::string default_directory() {
-  // secure_getenv: a program with the rights of another user does not let its caller choose.
-  const char* chosen = ::secure_getenv("ACKRING_DIR");
-  if (chosen != nullptr && *chosen != '\0') return chosen;
-  return fmt::format("/dev/shm/ackring-{}", ::geteuid());
-}
-
-void check_name(std::string_view what, std::string_view name) {
-  std::string why;
-  const bool allowed = std::all_of(name.begin(), name.end(), [](char c) {
-    return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_' || c == '.' ||
-           c == '-';
-  });
-  if (name.empty()) {
-    why = "is empty";
-  } else if (name.size() > limits::name_bytes) {
-    why = fmt::format("has {} bytes, the limit is {}", name.size(), limits::name_bytes);
-  } else if (!allowed) {
-    why = "has characters other than [A-Za-z0-9_.-]";
-  } else if (name.front() == '.') {
-    why = "begins with '.'";
-  } else {
-    return;
-  }
-  throw Error(ErrorCode::invalid_argument, fmt::format("{} name \"{}\"", what, name), std::move(why),
-              fmt::format("use 1 to {} of [A-Za-z0-9_.-], not beginning with '.'", limits::name_bytes));
 }
 
 }  // namespace ackring::shm

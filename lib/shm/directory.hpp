@@ -31,6 +31,8 @@ class Directory {
   /// Opens an existing file, with O_NOFOLLOW; owner and mode are checked (own uid or root, no group/other write).
   /// Throws Error: not_found, permission, system.
   virtual UniqueFd open(const std::string& name, bool writable) const = 0;
+  /// The same for writing, and an empty one where there is none: all who do so at once get the same file.
+  virtual UniqueFd open_or_create(const std::string& name);
   /// Atomically gives `from` the name `to`, replacing what had it.
   virtual void rename(const std::string& from, const std::string& to) = 0;
   /// Removes a name; nothing if there is none. False: the system refused it, and the file is there still.
@@ -58,6 +60,7 @@ class FileDirectory final : public Directory {
 
   UniqueFd create(const std::string& name) override;
   UniqueFd open(const std::string& name, bool writable) const override;
+  UniqueFd open_or_create(const std::string& name) override;
   void rename(const std::string& from, const std::string& to) override;
   bool remove(const std::string& name) noexcept(Environment::dies_nowhere) override;
   [[nodiscard]] bool exists(const std::string& name) const override;
@@ -65,6 +68,8 @@ class FileDirectory final : public Directory {
   [[nodiscard]] std::string path(std::string_view name = {}) const override;
 
  private:
+  [[nodiscard]] UniqueFd open_file(const std::string& name, int flags) const;
+
   std::string path_;
   UniqueFd fd_;
 };
