@@ -1,11 +1,13 @@
 #include "lib/client/connection.hpp"
 
 #include <algorithm>
+#include <cerrno>
 #include <chrono>
 #include <limits>
 #include <utility>
 
 #include "lib/shm/environment.hpp"
+#include "lib/shm/system_error.hpp"
 
 namespace ackring::client {
 namespace {
@@ -27,6 +29,7 @@ bool is_protocol_error(const Json& body) {
 }  // namespace
 
 shm::UniqueFd Reply::take(std::size_t index) {
+  if (no_room) throw shm::system_error("reply of the exchange", "can't receive its descriptors", EMFILE);
   if (index >= descriptors.size() || !descriptors[index]) {
     throw Error(ErrorCode::protocol, "reply of the exchange", "a descriptor is missing",
                 "use the same version on both sides");
@@ -126,7 +129,9 @@ void Connection::send(control::Socket& socket, const Json& body, std::uint64_t d
     std::string reason;
     {
       const ForkGuard::Hold no_fork = ForkGuard::hold();
-      while (socket.receive(message, reason) == control::ReceiveStatus::message) {
+      control::ReceiveStatus status = control::ReceiveStatus::message;
+      while (status == control::ReceiveStatus::message || status == control::ReceiveStatus::no_room) {
+        status = socket.receive(message, reason);
       }
       message = {};
     }
@@ -174,7 +179,8 @@ Reply Connection::talk(control::Socket& socket, Json body, std::uint64_t id, std
     // A reply to a request that nobody waits for any more is dropped; the reason of a hang-up has no id to go by.
     if (!mine && !is_protocol_error(message.body)) continue;
     if (!reply_field<bool>(message.body, "ok")) throw error_of_reply(message.body);
-    return Reply{std::move(message.body), std::move(message.descriptors), std::move(no_fork), 0};
+    const bool no_room = status == control::ReceiveStatus::no_room;
+    return Reply{std::move(message.body), std::move(message.descriptors), std::move(no_fork), 0, no_room};
   }
 }
 

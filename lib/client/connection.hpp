@@ -48,8 +48,9 @@ struct Reply {
   std::vector<shm::UniqueFd> descriptors;
   ForkGuard::Hold no_fork;
   std::uint64_t epoch = 0;
+  bool no_room = false;  // this process had none for the descriptors
 
-  /// Takes descriptor `index`; throws Error (protocol) if it did not come.
+  /// Takes descriptor `index`; throws Error if it did not come (no_space: for want of room; protocol).
   [[nodiscard]] shm::UniqueFd take(std::size_t index);
 };
 

@@ -25,7 +25,7 @@ class Endpoint {
 
   /// The request that makes a new exchange know this endpoint again.
   [[nodiscard]] virtual Json resume_request() const = 0;
-  /// It does: here is the new doorbell.
+  /// It does: here is the new doorbell. Throws Error (no_space, system): it is to be asked again.
   virtual void resumed(shm::UniqueFd bell) = 0;
   /// It does not, and never will.
   virtual void refused() = 0;

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
 
 namespace ackring::client {
@@ -43,7 +44,8 @@ class Eraser {
         return;
       }
     }
-    if (null_ >= 0) ::dup3(null_, fd, O_CLOEXEC);
+    while (null_ >= 0 && ::dup3(null_, fd, O_CLOEXEC) < 0 && errno == EINTR) {
+    }
   }
 
   /// Every socket of this address.

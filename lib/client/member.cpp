@@ -2,7 +2,6 @@
 #include "lib/client/member.hpp"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -181,19 +180,21 @@ int Member::fd() {
   if (!epoll || !news || ::epoll_ctl(epoll.get(), EPOLL_CTL_ADD, news.get(), &event) != 0) {
     throw shm::system_error("subscription '" + name_ + "'", "can't make a descriptor to poll", errno);
   }
+  watch_bell(epoll.get());
   guard_.track(held, 1, epoll.get());
   guard_.track(held, 2, news.get());
   epoll_ = std::move(epoll);
   news_ = std::move(news);
-  watch_bell();
   polled_.store(1, std::memory_order_relaxed);  // relaxed: read by the taking thread, which this is
   return epoll_.get();
 }
 
-void Member::watch_bell() noexcept {
+void Member::watch_bell(int epoll) {
   epoll_event event{};
   event.events = EPOLLIN;
-  (void)::epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, bell_.fd(), &event);
+  if (::epoll_ctl(epoll, EPOLL_CTL_ADD, bell_.fd(), &event) != 0 && errno != EEXIST) {
+    throw shm::system_error("subscription '" + name_ + "'", "can't watch its doorbell", errno);
+  }
 }
 
 void Member::make_fd_readable() noexcept {
@@ -261,8 +262,8 @@ Json Member::resume_request() const {
 void Member::resumed(shm::UniqueFd bell) {
   const std::lock_guard lock(mutex_);
   // The number stays, so the taking thread needs no lock; the old bell's other end is gone.
-  ::dup3(bell.get(), bell_.fd(), O_CLOEXEC);
-  if (epoll_) watch_bell();
+  bell_.replace(bell);
+  if (epoll_) watch_bell(epoll_.get());
   make_fd_readable();
   (void)bell_.ring();  // verdicts given meanwhile
 }

@@ -87,7 +87,7 @@ class Member final : public Endpoint {
   [[nodiscard]] Outcome may_decide(std::uint64_t entry) const;
   void decided();
   void advance_released();
-  void watch_bell() noexcept;
+  void watch_bell(int epoll);
   void make_fd_readable() noexcept;
   [[nodiscard]] bool fence_required() const noexcept {
     // relaxed: X sets it before it admits a client that needs it

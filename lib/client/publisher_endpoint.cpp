@@ -1,9 +1,6 @@
 // What of a publisher is not hot: opening, topics, waiting, resuming. The hot path is in publisher.cpp.
 #include "lib/client/publisher_endpoint.hpp"
 
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <bit>
 #include <new>
@@ -276,7 +273,7 @@ Json PublisherEndpoint::resume_request() const {
 
 void PublisherEndpoint::resumed(shm::UniqueFd bell) {
   // The number stays, so the publishing thread needs no lock; the old bell's other end is gone.
-  ::dup3(bell.get(), bell_.fd(), O_CLOEXEC);
+  bell_.replace(bell);
   (void)bell_.ring();  // whatever was published meanwhile
 }
 

@@ -93,6 +93,19 @@ void collect_descriptors(msghdr& header, std::vector<shm::UniqueFd>& descriptors
   }
 }
 
+enum class HangUp { yes, no, unknown };
+
+// Has the other side closed the connection? `unknown`: the kernel has no memory for an answer.
+HangUp hang_up_of(int fd) noexcept {
+  pollfd wanted{fd, POLLIN | POLLRDHUP, 0};
+  int ready = 0;
+  do {
+    ready = ::poll(&wanted, 1, 0);
+  } while (ready < 0 && errno == EINTR);
+  if (ready < 0) return HangUp::unknown;
+  return ready > 0 && (wanted.revents & (POLLHUP | POLLRDHUP | POLLERR)) != 0 ? HangUp::yes : HangUp::no;
+}
+
 // Are objects and arrays nested deeper than allowed? Looks at brackets outside of strings only; where the text is no
 // JSON the parser stops before the two could disagree. Done before parsing, so that deep input costs nothing.
 bool too_deep(const char* text, std::size_t bytes) noexcept {
@@ -193,6 +206,8 @@ SendStatus Socket::send(const Json& body, const std::vector<int>& descriptors) n
     for (;;) {
       if (::sendmsg(fd_.get(), &header, MSG_DONTWAIT | MSG_NOSIGNAL) >= 0) return SendStatus::sent;
       if (errno == EAGAIN || errno == EWOULDBLOCK) return SendStatus::full;
+      // Not closed: an answer would be lost with the connection, and what it grants be held by nobody.
+      if (errno == ENOMEM || errno == ENOBUFS) return SendStatus::full;
       if (errno != EINTR) return SendStatus::closed;
     }
   } catch (const std::exception&) {  // no memory
@@ -221,17 +236,20 @@ ReceiveStatus Socket::receive(Message& message, std::string& reason) noexcept {
     if (got < 0) {
       const int error = errno;
       if (error == EAGAIN || error == EWOULDBLOCK) return ReceiveStatus::nothing_yet;
+      if (error == ENOMEM || error == ENOBUFS) return ReceiveStatus::nothing_yet;  // it is there still
       reason = std::string("the connection is gone: ") + std::strerror(error);
       return ReceiveStatus::closed;
     }
     collect_descriptors(header, descriptors);
     const char* problem = nullptr;
+    const bool cut = (header.msg_flags & MSG_CTRUNC) != 0;
+    const bool no_room = cut && descriptors.size() < max_descriptors;  // the kernel fills the space as far as it can
     if ((header.msg_flags & MSG_TRUNC) != 0) {
       problem = "the message is larger than 65536 bytes";
-    } else if ((header.msg_flags & MSG_CTRUNC) != 0) {
-      problem = "the message has more than 8 descriptors, or this process has no room for them";
+    } else if (cut && !no_room) {
+      problem = "the message has more than 8 descriptors";
     } else if (got == 0) {
-      if (hung_up()) {
+      if (hang_up_of(fd_.get()) != HangUp::no) {
         reason = "the other side closed the connection";
         return ReceiveStatus::closed;
       }
@@ -243,6 +261,10 @@ ReceiveStatus Socket::receive(Message& message, std::string& reason) noexcept {
       message.body = nullptr;
       reason = problem;
       return ReceiveStatus::malformed;
+    }
+    if (no_room) {
+      reason = "this process has no room for the descriptors of the message";
+      return ReceiveStatus::no_room;
     }
     message.descriptors = std::move(descriptors);
     return ReceiveStatus::message;
@@ -258,10 +280,7 @@ bool Socket::wait_readable_or_room(std::uint64_t timeout_ns) const noexcept {
   return wait(POLLIN | POLLOUT, timeout_ns);
 }
 
-bool Socket::hung_up() const noexcept {
-  pollfd wanted{fd_.get(), POLLIN | POLLRDHUP, 0};
-  return ::poll(&wanted, 1, 0) > 0 && (wanted.revents & (POLLHUP | POLLRDHUP | POLLERR)) != 0;
-}
+bool Socket::hung_up() const noexcept { return hang_up_of(fd_.get()) == HangUp::yes; }
 
 bool Socket::wait(short events, std::uint64_t timeout_ns) const noexcept {
   const std::uint64_t begin_ns = shm::Environment::now_ns();
@@ -273,7 +292,7 @@ bool Socket::wait(short events, std::uint64_t timeout_ns) const noexcept {
     pollfd wanted{fd_.get(), events, 0};
     const int ready = ::ppoll(&wanted, 1, &timeout, nullptr);
     if (ready > 0) return true;
-    if (ready == 0 || errno != EINTR) return false;
+    if (ready == 0 || left_ns == 0 || (errno != EINTR && errno != ENOMEM)) return false;
     const std::uint64_t waited_ns = shm::Environment::now_ns() - begin_ns;
     left_ns = timeout_ns > waited_ns ? timeout_ns - waited_ns : 0;
   }

@@ -30,8 +30,9 @@ struct Message {
   std::vector<shm::UniqueFd> descriptors;
 };
 
-enum class ReceiveStatus { message, nothing_yet, closed, malformed };
-/// `full`: the peer has not read what it was sent before, which says nothing about its life.
+enum class ReceiveStatus { message, no_room, nothing_yet, closed, malformed };
+/// `full`: the peer has not read what it was sent before, or the kernel has no memory just now, which says nothing about
+/// its life.
 enum class SendStatus { sent, full, closed, too_large };
 
 struct Credentials {
@@ -52,13 +53,13 @@ class Socket {
   /// no_space (no descriptor left), system.
   static Socket connect(const std::string& path);
 
-  /// Sends without blocking: the whole message or nothing of it. `closed`: the peer is gone, or the system has no room
+  /// Sends without blocking: the whole message or nothing of it. `closed`: the peer is gone, or this process has no room
   /// for the message; `too_large`: it has more than max_message_bytes or max_descriptors. Text that is no UTF-8 (a path,
   /// say) is sent with replacement characters.
   [[nodiscard]] SendStatus send(const Json& body, const std::vector<int>& descriptors = {}) noexcept;
   /// Receives without blocking. `malformed`: not a JSON object, truncated, nested deeper than max_nesting, or with more
-  /// than max_descriptors descriptors (or more than this process has room for); `reason` says why, and all descriptors
-  /// that came with it are closed. `message` is empty unless the status is `message`.
+  /// than max_descriptors descriptors; `reason` says why, and all descriptors that came with it are closed. `no_room`:
+  /// this process has no room for its descriptors, which are lost; the text is there. `message` is empty otherwise.
   ReceiveStatus receive(Message& message, std::string& reason) noexcept;
   /// Waits until readable (a hang-up is readable too); false on timeout.
   [[nodiscard]] bool wait_readable(std::uint64_t timeout_ns) const noexcept;

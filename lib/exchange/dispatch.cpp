@@ -181,7 +181,10 @@ bool Exchange::hand_over(Queue& queue, bool& moved) {
       continue;
     }
     pass_decided(from, from.entries);
-    retire_ring(from);
+    if (!retire_ring(from)) {
+      ++i;  // it is empty; the next exchange retires it
+      continue;
+    }
     queue.members.erase(queue.members.begin() + static_cast<std::ptrdiff_t>(i));
   }
   queue.has_orphans = false;

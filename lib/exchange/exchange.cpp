@@ -287,7 +287,11 @@ void Exchange::tick(std::uint64_t now_ns) {
       queue.has_orphans = !bring_back(queue) || queue.dispatched();
     if (queue.ending && !queue.has_member() && queue.block.dead_events == 0 && pending(queue) == 0 &&
         !has_unannounced(queue)) {
-      remove_subscription(queue);
+      if (!try_to_remove(queue)) ++i;
+      continue;
+    }
+    if (queue.ephemeral && !queue.has_member()) {
+      if (!try_to_remove(queue)) ++i;
       continue;
     }
     bool settled = queue.block.backlog_events == 0;

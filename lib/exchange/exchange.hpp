@@ -113,6 +113,7 @@ class Exchange {
 
   Queue& create_subscription(const SubscriptionOptions& options, bool ephemeral);
   void update_subscription(const SubscriptionOptions& options, const std::vector<std::string>& given);
+  /// Throws Error (no_space, permission, system): it is as it was.
   void remove_subscription(Queue& queue);
 
   /// Nothing is handed out, and what members have not taken is taken back, until resume(). Throws Error (no_space).
@@ -329,7 +330,8 @@ class Exchange {
   void create_ack_page(Lane& lane, std::uint64_t first, std::uint64_t taken);
   bool attach_ack_page(Lane& lane);
   void map_ring(Lane& lane);
-  void retire_ring(Lane& lane);
+  bool retire_ring(Lane& lane);
+  bool try_to_remove(Queue& queue);
   PublisherGrant open_publisher(std::uint64_t client, const std::string& name, std::uint64_t ring_bytes,
                                 shm::PublisherState kind, const control::Identity& owner);
   void map_ingress(Ingress& ingress);

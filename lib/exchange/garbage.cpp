@@ -117,8 +117,7 @@ void remove_all_files(const std::string& path) {
 }  // namespace
 
 BusLock::BusLock(shm::Directory& directory) {
-  if (!directory.exists(lock_file)) directory.write_file(lock_file, "");
-  fd_ = directory.open(lock_file, true);
+  fd_ = directory.open_or_create(lock_file);
   if (!shm::try_lock(fd_.get())) throw is_served_error(directory);
   const std::string pid = std::to_string(::getpid()) + "\n";  // for who is refused meanwhile
   if (::ftruncate(fd_.get(), 0) == 0) (void)!::pwrite(fd_.get(), pid.data(), pid.size(), 0);

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <mutex>
 #include <utility>
 #include <vector>
@@ -18,6 +19,7 @@
 #include "lib/shm/bus_error_guard.hpp"
 #include "lib/shm/lock.hpp"
 #include "lib/shm/park.hpp"
+#include "lib/shm/system_error.hpp"
 
 namespace ackring::exchange {
 
@@ -56,6 +58,7 @@ struct Host::State {
   Account newcomers;           // what accepting them takes
   std::size_t told = 0;        // lines of the exchange's report
 
+  void watch(int fd, epoll_event& event) const;
   void accept_some();
   void tell();
   void poll_control(int timeout_ms);
@@ -67,7 +70,8 @@ bool is_served(const shm::Directory& directory) {
   if (!directory.exists(lock_file)) return false;
   try {
     return shm::is_locked(directory.open(lock_file, false).get());
-  } catch (const Error&) {
+  } catch (const Error& error) {
+    if (error.code() == ErrorCode::no_space || error.code() == ErrorCode::system) throw;  // it may be served
     return false;
   }
 }
@@ -78,8 +82,7 @@ Host::Host(std::shared_ptr<shm::Directory> directory, std::string bus, HostOptio
   state.directory = std::move(directory);
   state.bus = std::move(bus);
   state.options = std::move(options);
-  if (!state.directory->exists(lock_file)) state.directory->write_file(lock_file, "");
-  state.lock = state.directory->open(lock_file, true);
+  state.lock = state.directory->open_or_create(lock_file);
   if (!shm::try_lock(state.lock.get())) {
     const std::string owner = state.directory->read_file(lock_file);
     throw Error(ErrorCode::exchange_exists, "bus '" + state.bus + "'",
@@ -99,7 +102,7 @@ Host::Host(std::shared_ptr<shm::Directory> directory, std::string bus, HostOptio
   epoll_event event{};
   event.events = EPOLLIN;
   event.data.u64 = tag(Source::stop, 0);
-  ::epoll_ctl(state.epoll.get(), EPOLL_CTL_ADD, state.stop_event.get(), &event);
+  state.watch(state.stop_event.get(), event);
 
   if (state.options.guard_bus_errors) {  // before anything of a client is mapped
     shm::guard_bus_errors();
@@ -120,7 +123,7 @@ Host::Host(std::shared_ptr<shm::Directory> directory, std::string bus, HostOptio
     state.listener = control::Listener(state.directory->path("exchange.sock"), state.options.socket_mode,
                                        state.options.socket_group);
     event.data.u64 = tag(Source::listener, 0);
-    ::epoll_ctl(state.epoll.get(), EPOLL_CTL_ADD, state.listener.fd(), &event);
+    state.watch(state.listener.fd(), event);
   }
 }
 
@@ -147,6 +150,12 @@ control::Socket Host::connect() {
   const std::uint64_t one = 1;
   [[maybe_unused]] const ssize_t written = ::write(state_->stop_event.get(), &one, sizeof one);
   return std::move(theirs);
+}
+
+void Host::State::watch(int fd, epoll_event& event) const {
+  if (::epoll_ctl(epoll.get(), EPOLL_CTL_ADD, fd, &event) != 0) {
+    throw shm::system_error("exchange", "can't watch its descriptors", errno);
+  }
 }
 
 void Host::State::take_waiting() {

@@ -54,7 +54,8 @@ class Host {
   std::unique_ptr<State> state_;
 };
 
-/// Is some process serving the bus in this directory (by its kernel lock)?
+/// Is some process serving the bus in this directory (by its kernel lock)? Throws Error (no_space, system) where the system
+/// can't tell.
 [[nodiscard]] bool is_served(const shm::Directory& directory);
 
 }  // namespace ackring::exchange

@@ -33,6 +33,7 @@ struct Ingress {
   bool own = false;       // X itself is the publisher
   bool closing = false;   // the publisher is gone; drain, then retire the ring
   bool quarantined = false;
+  bool ring_left = false;  // the file of its retired ring, which the system did not remove, is there still
   std::uint64_t client = 0;
   std::uint64_t incarnation = 0;
   std::uint64_t last_moved_ns = 0;

@@ -90,9 +90,11 @@ void Exchange::map_ring(Lane& lane) {
   lane.has_ring = true;
 }
 
-// A ring that is empty and has no member goes; its totals are folded into the subscription's block by one store.
-void Exchange::retire_ring(Lane& lane) {
+// A ring that is empty and has no member goes; its totals are folded into the subscription's block by one store. False: not
+// yet, since the block names the one ring whose file is there and whose totals it has, and that is another one.
+bool Exchange::retire_ring(Lane& lane) {
   Queue& queue = *lane.queue;
+  if (queue.ring_left && !directory_.remove(ring_name(queue.id, queue.block.retired_ring))) return false;
   if (queue.keys) free_slots(queue, lane.number);  // before another ring can bear its number
   shm::SubscriptionBlock& block = queue.block;
   for (std::size_t i = 0; i < shm::delivery_states; ++i) block.totals[i] += lane.ring_block.totals[i];
@@ -102,7 +104,7 @@ void Exchange::retire_ring(Lane& lane) {
   if (!queue.dispatched()) block.entries = lane.entries;
   shm::Environment::at(shm::CrashPoint::leave_ring);
   shm::write_block(queue.state->version, queue.state->blocks, block);
-  directory_.remove(ring_name(queue.id, lane.ring_incarnation));
+  queue.ring_left = !directory_.remove(ring_name(queue.id, lane.ring_incarnation));
   lane.has_ring = false;
   queue.to_backlog = true;
   lane.ring = ring::RingWriter{};
@@ -111,6 +113,7 @@ void Exchange::retire_ring(Lane& lane) {
   lane.ring_segment = shm::Segment{};
   lane.ends_storage.reset();
   lane.ring_block = shm::RingBlock{};
+  return true;
 }
 
 // The lane of a member to be. What is left in the ring of one who is gone comes with it, or comes to it by hand_over().
@@ -175,11 +178,9 @@ MemberGrant Exchange::attach_member(std::uint64_t client, const SubscriptionOpti
   } catch (const Error&) {
     if (lane.ack_incarnation != 0) directory_.remove(ack_name(queue->id, lane.ack_incarnation));
     lane.ack_incarnation = 0;
-    if (queue->dispatched()) {
-      if (lane.has_ring) retire_ring(lane);
-      queue->members.pop_back();
-    }
-    if (made) remove_subscription(*queue);
+    if (queue->dispatched() && (!lane.has_ring || retire_ring(lane))) queue->members.pop_back();
+    if (made && !try_to_remove(*queue))
+      activate(*queue);  // he finds it when he asks again; the tick ends an ephemeral one
     throw;
   }
   lane.acks = ring::AckReader(lane.ack_segment.as<shm::AckPage>(), lane.slots());
@@ -254,10 +255,12 @@ void Exchange::detach_member(Lane& lane) {
   lane.leaving = lane.distrusted = false;
   if (queue.ending) activate(queue);  // the tick sees whether anything is left
   if (queue.ephemeral) {
-    remove_subscription(queue);
+    if (!try_to_remove(queue)) activate(queue);  // the tick goes on
   } else if (lane.floor_entry == lane.entries) {
-    retire_ring(lane);
-    if (queue.dispatched()) std::erase_if(queue.members, [&](const auto& member) { return member.get() == &lane; });
+    const bool retired = retire_ring(lane);
+    if (retired && queue.dispatched()) {
+      std::erase_if(queue.members, [&](const auto& member) { return member.get() == &lane; });
+    }
   } else if (queue.dispatched()) {
     queue.has_orphans = true;  // the others get what it had not taken
     activate(queue);

@@ -142,7 +142,9 @@ PublisherGrant Exchange::open_publisher(std::uint64_t client, const std::string&
   shm::Environment::at(shm::CrashPoint::attach_incarnation);
   entry.client.store(client, std::memory_order_relaxed);            // relaxed: published by incarnation
   entry.incarnation.store(incarnation, std::memory_order_release);  // release(publisher.incarnation): its files count
-  if (old != 0) directory_.remove(cursor_name(found->slot, old));
+  // A ring that stays needs its cursor, which says that nothing in it is left.
+  const bool ring_gone = !found->ring_left || directory_.remove(ingress_name(found->slot, old));
+  if (old != 0 && ring_gone) directory_.remove(cursor_name(found->slot, old));
   fresh.name = std::move(found->name);
   fresh.client = client;
   std::erase(hot_, found);
@@ -239,7 +241,7 @@ void Exchange::retire_ingress(Ingress& ingress) {
   ingress.ring_page = nullptr;
   ingress.reader = ring::RingReader{};
   shm::Environment::at(shm::CrashPoint::retire_publisher);
-  directory_.remove(ingress_name(ingress.slot, ingress.incarnation));
+  ingress.ring_left = !directory_.remove(ingress_name(ingress.slot, ingress.incarnation));
   ingress.ring_segment = shm::Segment{};
 }
 

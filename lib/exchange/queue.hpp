@@ -89,7 +89,9 @@ struct Queue {
   std::vector<std::unique_ptr<Lane>> members;  // of a group: one ring each; events reach them through the backlog
   std::size_t turn = 0;                        // of the round robin among them
   std::unique_ptr<KeySlots> keys;              // if it is ordered by key
-  bool has_orphans = false;                    // some ring holds events that were not taken and go to other members
+  bool ring_left =
+      false;  // the file of the ring that was retired last, which the system did not remove, is there still
+  bool has_orphans = false;  // some ring holds events that were not taken and go to other members
 
   // Records of the retry log that wait for the ring of a member, by key slot, and turn and delivery: before the backlog.
   std::map<std::uint32_t, std::map<std::uint64_t, std::uint64_t>> parked;

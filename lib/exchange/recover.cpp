@@ -144,7 +144,7 @@ void Exchange::recover_subscription(FoundSubscription& found) {
       if (!name.starts_with(rings) || name.ends_with(".tmp")) continue;
       const std::uint64_t incarnation = number_after(name, rings.size());
       if (incarnation == queue->block.retired_ring) {
-        directory_.remove(name);
+        queue->ring_left = !directory_.remove(name);
         continue;
       }
       if (incarnation > largest_number || name != ring_name(found.id, incarnation)) {

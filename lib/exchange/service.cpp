@@ -34,6 +34,15 @@ epoll_event event_of(std::uint32_t events, std::uint64_t what) {
   return event;
 }
 
+// Who can't tell takes it for held: the next look may.
+bool is_held(const shm::UniqueFd& lock_file) {
+  try {
+    return lock_file && shm::is_locked(lock_file.get());
+  } catch (const Error&) {
+    return true;
+  }
+}
+
 void watch(int epoll_fd, int fd, std::uint64_t what) {
   epoll_event event = event_of(EPOLLIN, what);
   if (::epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &event) != 0) {
@@ -66,7 +75,7 @@ Service::Service(shm::Directory& directory, Exchange& exchange, std::string bus,
     const std::uint64_t id = std::strtoull(name.c_str() + 7, nullptr, 10);
     if (away_.contains(id) || !directory.exists(name)) continue;
     shm::UniqueFd lock_file = directory.open(name, true);
-    if (shm::is_locked(lock_file.get())) {
+    if (is_held(lock_file)) {
       const uid_t uid = owner_of(lock_file.get());
       expect(id, uid, std::move(lock_file), nullptr);
     } else {
@@ -133,6 +142,7 @@ void Service::serve(int fd) {
         break;
       }
       case control::ReceiveStatus::malformed:
+      case control::ReceiveStatus::no_room:  // no request has descriptors
         drop(fd, reason);
         return;
       case control::ReceiveStatus::closed:
@@ -193,10 +203,10 @@ void Service::watch_again() {
     if (at == connected_.end() || !at->second->held) return true;  // gone; the number may be another's by now
     Client& client = *at->second;
     if (now_ns < flowing_until_ns_ && client.user->account.overdrawn(now_ns)) return false;
-    client.held = false;
     epoll_event event =
         event_of(client.unsent ? EPOLLOUT : EPOLLIN, tag(Source::client, static_cast<std::uint64_t>(fd)));
-    ::epoll_ctl(epoll_fd_, EPOLL_CTL_ADD, fd, &event);
+    if (::epoll_ctl(epoll_fd_, EPOLL_CTL_ADD, fd, &event) != 0) return false;  // no memory: the next tick tries again
+    client.held = false;
     return true;
   });
 }
@@ -235,7 +245,7 @@ bool Service::look_at(std::uint64_t id) {
   const auto at = away_.find(id);
   if (at == away_.end()) return true;  // it has come back
   const Client& client = *at->second;
-  if (client.lock_file && shm::is_locked(client.lock_file.get())) return false;
+  if (is_held(client.lock_file)) return false;
   exchange_.client_gone(id);
   directory_.remove(lock_name(id));
   away_.erase(at);

@@ -162,7 +162,7 @@ Queue& Exchange::create_subscription(const SubscriptionOptions& options, bool ep
     made.beginning = false;
     save_definition(made);
   } catch (const Error&) {
-    remove_subscription(made);
+    (void)try_to_remove(made);
     throw;
   }
   return made;
@@ -209,7 +209,10 @@ void Exchange::update_subscription(const SubscriptionOptions& options, const std
 void Exchange::remove_subscription(Queue& queue) {
   const std::string prefix = "sub." + std::to_string(queue.id);
   shm::Environment::at(shm::CrashPoint::subscription_remove);
-  directory_.remove(prefix + ".json");  // from here on it does not exist; recovery would remove the rest
+  // From here on it does not exist; recovery would remove the rest. A rename, since what can't be removed would be taken
+  // for a subscription whose other files are missing.
+  directory_.rename(prefix + ".json", prefix + ".json.tmp");
+  directory_.remove(prefix + ".json.tmp");
   routes_.remove(queue.options.patterns, queue.index);
   by_name_.erase(queue.options.name);
   by_id_.erase(queue.id);
@@ -227,6 +230,16 @@ void Exchange::remove_subscription(Queue& queue) {
   if (queue.role == Role::event_ids) event_ids_.reset();
   free_indexes_.push_back(queue.index);
   queues_[queue.index].reset();
+}
+
+// False: the system refuses it for now.
+bool Exchange::try_to_remove(Queue& queue) {
+  try {
+    remove_subscription(queue);
+    return true;
+  } catch (const Error&) {
+    return false;
+  }
 }
 
 }  // namespace ackring::exchange

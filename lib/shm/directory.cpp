@@ -9,10 +9,8 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <cstdlib>
 #include <utility>
 
-#include "ackring/limits.hpp"
 #include "lib/shm/system_error.hpp"
 
 namespace ackring::shm {
@@ -88,7 +86,8 @@ void make_directory(const std::string& path) {
 void check_parent(const std::string& path) {
   const std::string parent = parent_of(path);
   struct stat status {};
-  if (::stat(parent.c_str(), &status) != 0 || status.st_uid == 0 || may_use_files_of(status.st_uid)) return;
+  if (::stat(parent.c_str(), &status) != 0) throw system_error(parent, "can't read its owner", errno);
+  if (status.st_uid == 0 || may_use_files_of(status.st_uid)) return;
   throw Error(ErrorCode::permission, parent,
               fmt::format("belongs to user {} (mode {:04o}), this process runs as user {}", status.st_uid,
                           status.st_mode & 07777u, ::geteuid()),
@@ -185,6 +184,8 @@ std::string Directory::read_file(const std::string& name) const {
   }
 }
 
+UniqueFd Directory::open_or_create(const std::string& name) { return exists(name) ? open(name, true) : create(name); }
+
 // ------------------------------------------------------------------------------------------------------- FileDirectory
 
 FileDirectory::FileDirectory(std::string path, bool create) : path_(std::move(path)) {
@@ -197,7 +198,10 @@ FileDirectory::FileDirectory(std::string path, bool create) : path_(std::move(pa
   if (!fd_ && create) {
     const std::string parent = parent_of(path_);
     struct stat status {};
-    if (::stat(parent.c_str(), &status) != 0 && errno == ENOENT) make_directory(parent);
+    if (::stat(parent.c_str(), &status) != 0) {
+      if (errno != ENOENT) throw system_error(parent, "can't look for it", errno);
+      make_directory(parent);
+    }
     check_parent(path_);
     make_directory(path_);
     fd_ = open_directory(path_);
@@ -222,9 +226,17 @@ UniqueFd FileDirectory::create(const std::string& name) {
 }
 
 UniqueFd FileDirectory::open(const std::string& name, bool writable) const {
+  return open_file(name, writable ? O_RDWR : O_RDONLY);
+}
+
+UniqueFd FileDirectory::open_or_create(const std::string& name) {
+  Environment::before_call(CrashPoint::file_create);
+  return open_file(name, O_RDWR | O_CREAT);
+}
+
+UniqueFd FileDirectory::open_file(const std::string& name, int flags) const {
   // O_NONBLOCK: a fifo with that name must not make this wait; it means nothing for regular files.
-  const int flags = (writable ? O_RDWR : O_RDONLY) | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK;
-  UniqueFd fd(::openat(fd_.get(), component(name), flags));
+  UniqueFd fd(::openat(fd_.get(), component(name), flags | O_NOFOLLOW | O_CLOEXEC | O_NONBLOCK, 0600));
   if (!fd) {
     const int error = errno;
     throw_open_error(path(name), error, error == ELOOP);
@@ -242,14 +254,18 @@ void FileDirectory::rename(const std::string& from, const std::string& to) {
   }
 }
 
-void FileDirectory::remove(const std::string& name) noexcept(Environment::dies_nowhere) {
+bool FileDirectory::remove(const std::string& name) noexcept(Environment::dies_nowhere) {
   Environment::before_call(CrashPoint::file_remove);
-  if (!name.empty() && name.find('/') == std::string::npos) ::unlinkat(fd_.get(), name.c_str(), 0);
+  if (name.empty() || name.find('/') != std::string::npos) return true;
+  return ::unlinkat(fd_.get(), name.c_str(), 0) == 0 || errno == ENOENT;
 }
 
 bool FileDirectory::exists(const std::string& name) const {
   struct stat status {};
-  return ::fstatat(fd_.get(), component(name), &status, AT_SYMLINK_NOFOLLOW) == 0;
+  if (::fstatat(fd_.get(), component(name), &status, AT_SYMLINK_NOFOLLOW) == 0) return true;
+  // Where the system can't tell, "no" would make a new file in the place of one that is there.
+  if (errno != ENOENT) throw system_error(path(name), "can't look for it", errno);
+  return false;
 }
 
 std::vector<std::string> FileDirectory::list(std::string_view prefix) const {
@@ -308,10 +324,11 @@ void MemoryDirectory::rename(const std::string& from, const std::string& to) {
   files_[component(to)] = std::move(file);
 }
 
-void MemoryDirectory::remove(const std::string& name) noexcept(Environment::dies_nowhere) {
+bool MemoryDirectory::remove(const std::string& name) noexcept(Environment::dies_nowhere) {
   Environment::before_call(CrashPoint::file_remove);
   const std::lock_guard guard(mutex_);
   files_.erase(name);
+  return true;
 }
 
 bool MemoryDirectory::exists(const std::string& name) const {
@@ -352,36 +369,6 @@ std::shared_ptr<MemoryDirectory> MemoryDirectory::clone() const {
     result->files_[name] = std::move(copy);
   }
   return result;
-}
-
-// --------------------------------------------------------------------------------------------------------------- names
-
-std::string default_directory() {
-  // secure_getenv: a program with the rights of another user does not let its caller choose.
-  const char* chosen = ::secure_getenv("ACKRING_DIR");
-  if (chosen != nullptr && *chosen != '\0') return chosen;
-  return fmt::format("/dev/shm/ackring-{}", ::geteuid());
-}
-
-void check_name(std::string_view what, std::string_view name) {
-  std::string why;
-  const bool allowed = std::all_of(name.begin(), name.end(), [](char c) {
-    return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_' || c == '.' ||
-           c == '-';
-  });
-  if (name.empty()) {
-    why = "is empty";
-  } else if (name.size() > limits::name_bytes) {
-    why = fmt::format("has {} bytes, the limit is {}", name.size(), limits::name_bytes);
-  } else if (!allowed) {
-    why = "has characters other than [A-Za-z0-9_.-]";
-  } else if (name.front() == '.') {
-    why = "begins with '.'";
-  } else {
-    return;
-  }
-  throw Error(ErrorCode::invalid_argument, fmt::format("{} name \"{}\"", what, name), std::move(why),
-              fmt::format("use 1 to {} of [A-Za-z0-9_.-], not beginning with '.'", limits::name_bytes));
 }
 
 }  // namespace ackring::shm

@@ -31,10 +31,13 @@ class Directory {
   /// Opens an existing file, with O_NOFOLLOW; owner and mode are checked (own uid or root, no group/other write).
   /// Throws Error: not_found, permission, system.
   virtual UniqueFd open(const std::string& name, bool writable) const = 0;
+  /// The same for writing, and an empty one where there is none: all who do so at once get the same file.
+  virtual UniqueFd open_or_create(const std::string& name);
   /// Atomically gives `from` the name `to`, replacing what had it.
   virtual void rename(const std::string& from, const std::string& to) = 0;
-  /// Removes a name; nothing if there is none.
-  virtual void remove(const std::string& name) noexcept(Environment::dies_nowhere) = 0;
+  /// Removes a name; nothing if there is none. False: the system refused it, and the file is there still.
+  virtual bool remove(const std::string& name) noexcept(Environment::dies_nowhere) = 0;
+  /// Throws Error (no_space, permission, system) where the system can't tell.
   [[nodiscard]] virtual bool exists(const std::string& name) const = 0;
   /// Names that begin with `prefix`, sorted.
   [[nodiscard]] virtual std::vector<std::string> list(std::string_view prefix) const = 0;
@@ -57,13 +60,16 @@ class FileDirectory final : public Directory {
 
   UniqueFd create(const std::string& name) override;
   UniqueFd open(const std::string& name, bool writable) const override;
+  UniqueFd open_or_create(const std::string& name) override;
   void rename(const std::string& from, const std::string& to) override;
-  void remove(const std::string& name) noexcept(Environment::dies_nowhere) override;
+  bool remove(const std::string& name) noexcept(Environment::dies_nowhere) override;
   [[nodiscard]] bool exists(const std::string& name) const override;
   [[nodiscard]] std::vector<std::string> list(std::string_view prefix) const override;
   [[nodiscard]] std::string path(std::string_view name = {}) const override;
 
  private:
+  [[nodiscard]] UniqueFd open_file(const std::string& name, int flags) const;
+
   std::string path_;
   UniqueFd fd_;
 };
@@ -73,7 +79,7 @@ class MemoryDirectory final : public Directory {
   UniqueFd create(const std::string& name) override;
   UniqueFd open(const std::string& name, bool writable) const override;
   void rename(const std::string& from, const std::string& to) override;
-  void remove(const std::string& name) noexcept(Environment::dies_nowhere) override;
+  bool remove(const std::string& name) noexcept(Environment::dies_nowhere) override;
   [[nodiscard]] bool exists(const std::string& name) const override;
   [[nodiscard]] std::vector<std::string> list(std::string_view prefix) const override;
   [[nodiscard]] std::string path(std::string_view name = {}) const override;

@@ -1,5 +1,6 @@
 #include "lib/shm/park.hpp"
 
+#include <fcntl.h>
 #include <linux/membarrier.h>
 #include <poll.h>
 #include <sched.h>
@@ -47,7 +48,7 @@ Rings take_rings(int fd, bool& closed) noexcept {
       closed = true;
       break;
     } else if (errno != EINTR) {
-      closed = errno != EAGAIN && errno != EWOULDBLOCK;
+      closed = errno != EAGAIN && errno != EWOULDBLOCK && errno != ENOMEM && errno != ENOBUFS;
       break;
     }
   }
@@ -128,6 +129,12 @@ bool Bell::drain() const noexcept {
   bool closed = false;
   (void)take_rings(fd_.get(), closed);
   return !closed;
+}
+
+void Bell::replace(const UniqueFd& other) {
+  while (::dup3(other.get(), fd_.get(), O_CLOEXEC) < 0) {
+    if (errno != EINTR) throw system_error("doorbell", "can't put a new end in the place of the old one", errno);
+  }
 }
 
 bool Bell::wait(std::uint64_t timeout_ns) const noexcept {

@@ -44,6 +44,8 @@ class Bell {
   /// Sleeps until rung or `timeout_ns` passed. True if rung (rings are drained). False after a millisecond already where
   /// the other end is closed: nobody rings then, so the caller looks by itself.
   bool wait(std::uint64_t timeout_ns) const noexcept;
+  /// Goes on with the end `other` of another pair, under the number of the present one. Throws Error (no_space, system).
+  void replace(const UniqueFd& other);
   [[nodiscard]] int fd() const noexcept { return fd_.get(); }
   [[nodiscard]] int release() noexcept { return fd_.release(); }
   explicit operator bool() const noexcept { return static_cast<bool>(fd_); }

@@ -70,7 +70,7 @@ inline ReceiveStatus receive_status(Socket& socket, std::string* why = nullptr) 
   std::string reason;
   const ReceiveStatus status = socket.receive(message, reason);
   if (status != ReceiveStatus::message) {
-    CHECK(message.body.is_null());
+    CHECK(message.body.is_null() == (status != ReceiveStatus::no_room));
     CHECK(message.descriptors.empty());
   }
   if (status == ReceiveStatus::malformed || status == ReceiveStatus::closed) CHECK_FALSE(reason.empty());

@@ -20,7 +20,7 @@ struct Full final : shm::Directory {
   }
   shm::UniqueFd open(const std::string& name, bool writable) const override { return memory.open(name, writable); }
   void rename(const std::string& from, const std::string& to) override { memory.rename(from, to); }
-  void remove(const std::string& name) noexcept override { memory.remove(name); }
+  bool remove(const std::string& name) noexcept override { return memory.remove(name); }
   bool exists(const std::string& name) const override { return memory.exists(name); }
   std::vector<std::string> list(std::string_view prefix) const override { return memory.list(prefix); }
   std::string path(std::string_view name) const override { return memory.path(name); }

@@ -1,9 +1,11 @@
 // Every system call that a client makes fails once with each error that it may fail with: on the calling thread from
 // Bus::open() on, and on the keeper's when the exchange comes again. The caller gets an Error with object and errno, and what
-// he wanted when he asks again; events come once each; no descriptor stays.
+// what he wanted when he asks again; events come once each, and fd() tells of them; no descriptor and no mapping stays.
+// The same where the client itself hosts the exchange.
 //
 // ACKRING_CALL=ENOMEM:12 plays one failure.
 #include <doctest/doctest.h>
+#include <poll.h>
 
 #include <cstdlib>
 #include <map>
@@ -64,7 +66,7 @@ void live(CallPlan& calling, CallPlan& keeping) {
   subscription.name = "s";
   subscription.patterns = {"#"};
   Subscriber subscriber = insist(calling, [&] { return bus.subscribe(subscription); });
-  (void)insist(calling, [&] { return subscriber.fd(); });
+  const int fd = insist(calling, [&] { return subscriber.fd(); });
   PublisherOptions named;
   named.name = "one";
   Publisher publisher = insist(calling, [&] { return bus.publisher(named); });
@@ -78,7 +80,21 @@ void live(CallPlan& calling, CallPlan& keeping) {
     CHECK(delivery->attempt() == 1);
     CHECK(delivery->ack() == Outcome::ok);
   };
+  // As one who waits for other things too: nothing but fd() says that something is there.
+  const auto exchange_polled_event = [&] {
+    REQUIRE(!subscriber.take(0s));
+    REQUIRE(publisher.publish("a", as_bytes("payload")) == Outcome::ok);
+    std::optional<Delivery> delivery;
+    while (!delivery) {
+      pollfd entry{fd, POLLIN, 0};
+      REQUIRE(::poll(&entry, 1, 20'000) == 1);
+      delivery = subscriber.take(0s);
+    }
+    CHECK(delivery->sequence() == ++sequence);
+    CHECK(delivery->ack() == Outcome::ok);
+  };
   exchange_event();
+  exchange_polled_event();
   {
     const ArmedEverywhere armed(keeping);
     host.reset();
@@ -90,17 +106,49 @@ void live(CallPlan& calling, CallPlan& keeping) {
     CallPlan none;
     const Armed own(none);
     for (int i = 0; i < 3; ++i) exchange_event();
+    exchange_polled_event();
     CHECK(publisher.flush(20s) == Outcome::ok);
     CHECK(subscriber.flush(20s) == Outcome::ok);
   }
   exchange_event();
+  exchange_polled_event();
   const auto stat = nlohmann::ordered_json::parse(bus.stat_json());
   check_books(stat);
   CHECK(stat["publishers"].size() == 1);
 }
 
+// One that finds no exchange, and hosts it.
+void live_hosting(CallPlan& calling, CallPlan& /*keeping*/) {
+  const BusFolder folder;
+  BusOptions options;
+  options.directory = folder.path + "/buses";
+  options.timeout = 20s;
+  for (std::uint64_t round = 1; round <= 2; ++round) {
+    Bus bus = insist(calling, [&] { return Bus::open("b", options); });
+    SubscriptionOptions subscription;
+    subscription.name = "s";
+    subscription.patterns = {"#"};
+    Subscriber subscriber = insist(calling, [&] { return bus.subscribe(subscription); });
+    PublisherOptions named;
+    named.name = "one";
+    Publisher publisher = insist(calling, [&] { return bus.publisher(named); });
+    REQUIRE(publisher.publish("a", as_bytes("payload")) == Outcome::ok);
+    std::optional<Delivery> delivery = subscriber.take(20s);
+    REQUIRE(delivery);
+    CHECK(delivery->sequence() == round);
+    CHECK(delivery->ack() == Outcome::ok);
+    CHECK(subscriber.flush(20s) == Outcome::ok);
+    check_books(nlohmann::ordered_json::parse(insist(calling, [&] { return bus.stat_json(); })));
+  }
+  const auto files = folder.kinds();
+  for (const std::string& file : files) {
+    CAPTURE(file);
+    CHECK(file.find("damaged.") == std::string::npos);
+  }
+}
+
 // Plays each position of one side's calls; answers how many.
-std::uint64_t play(const char* side, bool keeper) {
+std::uint64_t play(const char* side, bool keeper, void (*live)(CallPlan&, CallPlan&)) {
   CallPlan idle[2];
   live(idle[0], idle[1]);
   const std::size_t descriptors = open_descriptors();
@@ -125,6 +173,7 @@ std::uint64_t play(const char* side, bool keeper) {
       live(failing[0], failing[1]);
       INFO("in ", plan.call.load(std::memory_order_relaxed));
       CHECK(open_descriptors() == descriptors);
+      CHECK(mapped_files() == 0);
       ++calls[name + " " + plan.call.load(std::memory_order_relaxed)];
       ++played;
     }
@@ -139,9 +188,13 @@ std::uint64_t play(const char* side, bool keeper) {
 }  // namespace
 
 TEST_CASE("every system call of a thread that opens, publishes and subscribes fails once with each error") {
-  CHECK(play("a client's thread", false) > 5);
+  CHECK(play("a client's thread", false, live) > 5);
 }
 
 TEST_CASE("every system call of the keeper fails once with each error while the exchange comes again") {
-  CHECK(play("the keeper", true) > 2);
+  CHECK(play("the keeper", true, live) > 2);
+}
+
+TEST_CASE("every system call of a thread that opens a bus and hosts its exchange fails once with each error") {
+  CHECK(play("a client's thread that hosts the exchange", false, live_hosting) > 5);
 }

@@ -17,6 +17,7 @@ struct CallPlan {
   std::uint64_t fail_at = ~std::uint64_t{0};  // the position, counted from 0, of the call that fails
   bool lasting = false;                       // so do all behind it
   std::atomic<std::uint64_t> positions{0};    // calls seen that may fail with `error`
+  std::atomic<std::uint64_t> waits{0};        // of those that are made again and again
   std::atomic<bool> failed{false};
   std::atomic<const char*> call{""};  // the first that failed
 };
@@ -51,5 +52,7 @@ std::string error_name(int error);
 
 /// Open descriptors of this process.
 std::size_t open_descriptors();
+/// Its mappings of files of buses that BusFolder made (served_bus.hpp).
+std::size_t mapped_files();
 
 }  // namespace ackring::test

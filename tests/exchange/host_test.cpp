@@ -1,0 +1,45 @@
+#include "lib/exchange/host.hpp"
+
+#include <doctest/doctest.h>
+#include <stdlib.h>
+
+#include <atomic>
+#include <filesystem>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "ackring/error.hpp"
+
+using namespace ackring;
+
+TEST_CASE("several that begin to serve a new bus at once: one gets it, the others learn that it is served (F12)") {
+  constexpr int contenders = 3;
+  for (int round = 0; round < 100; ++round) {
+    std::string path = "/dev/shm/ackring-host-test-XXXXXX";
+    REQUIRE(::mkdtemp(path.data()) != nullptr);
+    std::atomic<int> ready{0};
+    std::atomic<int> refused{0};
+    std::vector<std::unique_ptr<exchange::Host>> hosts(contenders);
+    std::vector<std::string> problems(contenders);
+    std::vector<std::thread> threads;
+    for (std::size_t i = 0; i < contenders; ++i) {
+      threads.emplace_back([&, i] {
+        auto directory = std::make_shared<shm::FileDirectory>(path, true);
+        ready.fetch_add(1, std::memory_order_relaxed);
+        while (ready.load(std::memory_order_relaxed) != contenders) std::this_thread::yield();
+        try {
+          hosts[i] = std::make_unique<exchange::Host>(std::move(directory), "b");
+        } catch (const Error& error) {
+          if (error.code() == ErrorCode::exchange_exists) refused.fetch_add(1, std::memory_order_relaxed);
+          problems[i] = error.what();
+        }
+      });
+    }
+    for (std::thread& thread : threads) thread.join();
+    INFO(problems[0], "; ", problems[1], "; ", problems[2]);
+    CHECK(refused.load(std::memory_order_relaxed) == contenders - 1);
+    hosts.clear();
+    std::filesystem::remove_all(path);
+  }
+}
