@@ -273,7 +273,9 @@ void Host::run() {
     exchange.unpark();
     idle = wait == Wait::adaptive ? spins_before_yield / 2 : 0;
   }
-  // What is committed is routed before the exchange goes; a clean stop leaves nothing for recovery to do.
+  // What is committed is routed before the exchange goes, and whose client has gone is seen; a clean stop leaves nothing
+  // for recovery to do.
+  state.poll_control(0);
   now_ns = shm::Environment::now_ns();
   for (int i = 0; i < 1'000'000 && exchange.step(now_ns); ++i) {
   }

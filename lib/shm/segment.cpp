@@ -36,6 +36,9 @@ class DescriptorMapping {
   int fd_;
 };
 
+// Set once, before there are mappings or threads.
+bool never_forks = false;
+
 // Number of forks between the first process and this one; tells a child that its mappings are gone.
 std::atomic<std::uint32_t> forks{0};
 
@@ -66,6 +69,8 @@ bool written_by_clients(SegmentKind kind) noexcept {
 
 // The most that is mapped of them, however long somebody has made them: no address space is lost to that.
 constexpr std::size_t most_client_bytes = page_bytes + limits::max_ring_bytes;
+
+constexpr std::size_t most_populated_bytes = 4 * page_bytes;
 
 // Makes bytes [begin, end) of the file real: what is short is an error now (F19).
 void allocate(int fd, std::size_t begin, std::size_t end, const std::string& object) {
@@ -118,6 +123,8 @@ void check_header(const SegmentHeader& header, SegmentKind kind, std::size_t byt
 
 }  // namespace
 
+void this_process_never_forks() noexcept { never_forks = true; }
+
 struct Segment::Mapping {
   Mapping(int fd, Access access, std::size_t bytes, std::string for_messages, bool guarded)
       : object(std::move(for_messages)), depth(fork_depth()) {
@@ -125,11 +132,13 @@ struct Segment::Mapping {
     try {
       // With a size of its own the region may be larger than the file (mmap allows it): pages behind the end of the
       // file come to life when the file grows.
-      region = std::make_unique<ipc::mapped_region>(DescriptorMapping(fd), mode, 0, bytes);
+      // What is small is there at once, without a fault for each page.
+      const ipc::map_options_t options = bytes <= most_populated_bytes ? MAP_POPULATE : ipc::default_map_options;
+      region = std::make_unique<ipc::mapped_region>(DescriptorMapping(fd), mode, 0, bytes, nullptr, options);
     } catch (const ipc::interprocess_exception& error) {
       throw system_error(object, fmt::format("can't map {} bytes", bytes), error.get_native_error());
     }
-    if (::madvise(region->get_address(), region->get_size(), MADV_DONTFORK) != 0) {
+    if (!never_forks && ::madvise(region->get_address(), region->get_size(), MADV_DONTFORK) != 0) {
       throw system_error(object, "can't keep its mapping from children of fork", errno);
     }
     if (guarded) guard = GuardedRange(region->get_address(), region->get_size());

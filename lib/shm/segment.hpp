@@ -77,6 +77,10 @@ class Segment {
   std::string name_;
 };
 
+/// Saves the call per mapping that keeps it from children of fork. For a program that has none, before its first mapping
+/// and thread.
+void this_process_never_forks() noexcept;
+
 /// This boot's id (16 bytes of /proc/sys/kernel/random/boot_id).
 const std::array<std::uint8_t, 16>& boot_id();
 

@@ -141,13 +141,14 @@ void Storm::reap_exchange() {
     if (exchange_start_at_ != 0 && now_ns() >= exchange_start_at_) start_exchange();
     return;
   }
+  const pid_t pid = exchange_->pid();
   const auto status = exchange_->wait(0ns);
   if (!status) return;
   if (exchange_killed_ && *status == -1) {
     ++tally_.kills["exchange"];
   } else if (*status == 3 && ballast_freed_ns_ >= exchange_started_) {
     // There was no room for what it needs to start.
-  } else if (*status == 3 && exchange_->pid() == last_without_descriptors_) {
+  } else if (*status == 3 && pid == last_without_descriptors_) {
     // It had none while it started.
   } else {
     tally_.surprises.push_back("the exchange ended with status " + std::to_string(*status));
