@@ -126,7 +126,7 @@ class AckringSession : public Session {
   Nanoseconds timeout_;
 };
 
-Facts facts_of(Wait wait) {
+Facts describe(Wait wait) {
   Facts facts;
   facts.name = "ackring";
   facts.mode = wait == Wait::park ? "blocking" : "polling";
@@ -144,7 +144,7 @@ Facts facts_of(Wait wait) {
 
 class AckringPeer : public Peer {
  public:
-  AckringPeer(Wait wait, std::string program) : Peer(facts_of(wait)), wait_(wait), program_(std::move(program)) {}
+  AckringPeer(Wait wait, std::string program) : Peer(describe(wait)), wait_(wait), program_(std::move(program)) {}
 
   void start(const std::string& directory, const Cores& cores) override {
     directory_ = directory + "/buses";

@@ -108,7 +108,7 @@ class BoostSession : public Session {
   std::vector<Name> names_;
 };
 
-Facts facts_of(bool polling) {
+Facts describe(bool polling) {
   Facts facts;
   facts.name = "boost-mq";
   facts.mode = polling ? "polling" : "blocking";
@@ -119,7 +119,7 @@ Facts facts_of(bool polling) {
 
 class BoostPeer : public Peer {
  public:
-  explicit BoostPeer(bool polling) : Peer(facts_of(polling)), polling_(polling) {}
+  explicit BoostPeer(bool polling) : Peer(describe(polling)), polling_(polling) {}
   std::unique_ptr<Session> open(const Setting& setting) override {
     return std::make_unique<BoostSession>(setting, polling_);
   }

@@ -4,8 +4,9 @@
 #include <cstdio>
 #include <filesystem>
 #include <fstream>
+#include <map>
+#include <optional>
 #include <set>
-#include <sstream>
 
 #include <fmt/format.h>
 
@@ -29,7 +30,7 @@ struct Options {
   Programs programs;
   std::string output;
   std::string commit = "unknown";
-  std::string place;
+  std::optional<Place> place;
   bool list = false;
 };
 
@@ -97,6 +98,8 @@ class Driver {
   void try_measure(Peer& peer, Measure measure, unsigned round, const std::string& directory) {
     try {
       Setting setting = setting_of(measure, cores_);
+      setting.place =
+          options_.place.value_or(measure == Measure::round_trip ? peer.facts().round_trip : peer.facts().stream);
       setting.name = fmt::format("peers-{}", ++sessions_);
       setting.directory = directory + "/" + setting.name;
       std::filesystem::create_directory(setting.directory);
@@ -184,6 +187,11 @@ int main(int argc, char** argv) {
   app.add_option("--exchange", options.programs.exchange, "The program ackring-exchange")->type_name("FILE");
   app.add_option("--commit", options.commit, "What was built, for the result")->type_name("TEXT");
   app.add_option("--output", options.output, "Write the JSON there instead of to stdout")->type_name("FILE");
+  app.add_option("--place", options.place,
+                 "Where roles run, instead of what suits each peer: apart, together, anywhere")
+      ->transform(CLI::CheckedTransformer(std::map<std::string, peers::Place>{
+          {"apart", peers::Place::apart}, {"together", peers::Place::together}, {"anywhere", peers::Place::anywhere}}))
+      ->type_name("PLACE");
   app.add_flag("--list", options.list, "Only print which peers there are");
   return tools::run_program("peers", app, argc, argv, [&options] { return peers::run(options); });
 }

@@ -47,7 +47,8 @@ class Idle {
 
 // Spinning on is right only where the other side runs at the same time.
 Idle idle_of(const Peer& peer, const Setting& setting) {
-  return Idle(setting.measure == Measure::round_trip && peer.facts().round_trip != Place::anywhere ? 16'384 : 64);
+  const bool alone = peer.facts().brokered ? setting.place == Place::together : setting.place == Place::apart;
+  return Idle(setting.measure == Measure::round_trip && alone ? 16'384 : 64);
 }
 
 void go_to(int core) {
@@ -245,19 +246,19 @@ int core_of(Place place, const Cores& cores, bool sends) noexcept {
 }
 
 nlohmann::json measure_round_trip(Peer& peer, const Setting& setting, const Budget& budget) {
-  const Facts& facts = peer.facts();
+  const bool brokered = peer.facts().brokered;
   const std::unique_ptr<Session> session = peer.open(setting);
   const Idle idle = idle_of(peer, setting);
   std::vector<Child> echoes;
-  if (!facts.brokered) {
+  if (!brokered) {
     echoes.push_back(Child::start("peers-echo", [&](Channel&) {
-      go_to(core_of(facts.round_trip, setting.cores, true));
+      go_to(core_of(setting.place, setting.cores, true));
       echo(*session, idle);
     }));
   }
   Child meter = Child::start("peers-meter", [&](Channel& channel) {
-    go_to(core_of(facts.round_trip, setting.cores, false));
-    RoundTrips(*session, facts.brokered, idle).run(budget, facts.brokered, channel);
+    go_to(core_of(setting.place, setting.cores, false));
+    RoundTrips(*session, brokered, idle).run(budget, brokered, channel);
   });
   const auto limit = std::chrono::seconds(60 + static_cast<int>(10 * budget.seconds));
   nlohmann::json result = meter.channel().expect(limit, "round trip");
@@ -267,20 +268,19 @@ nlohmann::json measure_round_trip(Peer& peer, const Setting& setting, const Budg
 }
 
 nlohmann::json measure_stream(Peer& peer, const Setting& setting, const Budget& budget) {
-  const Place place = peer.facts().stream;
   const std::unique_ptr<Session> session = peer.open(setting);
   const Idle idle = idle_of(peer, setting);
   SharedTotal total;
   std::vector<Child> receivers;
   for (unsigned number = 0; number < setting.receivers; ++number) {
     receivers.push_back(Child::start("peers-receiver", [&, number](Channel& channel) {
-      go_to(core_of(place, setting.cores, false));
+      go_to(core_of(setting.place, setting.cores, false));
       receive_stream(*session, number, idle, total, channel);
     }));
   }
   for (Child& child : receivers) child.channel().expect(60s, "receiver");
   Child sender = Child::start("peers-sender", [&](Channel& channel) {
-    go_to(core_of(place, setting.cores, true));
+    go_to(core_of(setting.place, setting.cores, true));
     send_stream(*session, setting, budget, total, channel);
   });
   sender.channel().expect(60s, "sender");

@@ -93,8 +93,16 @@ struct Cores {
   int other = 0;
 };
 
+/// Where the processes of roles run.
+enum class Place {
+  apart,     ///< sender and receivers on different cores
+  together,  ///< all on one core (the other one is a server's, or nobody's)
+  anywhere,  ///< where the system puts them
+};
+
 struct Setting {
   Measure measure = Measure::throughput;
+  Place place = Place::apart;
   unsigned lanes = 1;
   unsigned receivers = 1;  ///< of each lane
   std::size_t batch = 64;  ///< largest `count` of Sender::send()
@@ -116,13 +124,6 @@ class Session {
   [[nodiscard]] virtual std::unique_ptr<Receiver> receiver(unsigned lane, unsigned number) = 0;
 };
 
-/// Where the processes of roles run.
-enum class Place {
-  apart,     ///< sender and receivers on different cores
-  together,  ///< all on one core (the other one is a server's, or nobody's)
-  anywhere,  ///< where the system puts them
-};
-
 /// What a row of the table says.
 struct Facts {
   std::string name;
@@ -131,9 +132,9 @@ struct Facts {
   std::string settings;   ///< one sentence
   bool brokered = false;  ///< another process passes the messages on: "round trip" is one way through it
   bool acked = false;
-  bool lossless = true;  ///< it promises that nothing is lost, in throughput and in fan-out
-  Place round_trip = Place::apart;
-  Place stream = Place::apart;  ///< throughput and fan-out
+  bool lossless = true;             ///< it promises that nothing is lost, in throughput and in fan-out
+  Place round_trip = Place::apart;  ///< what suits it best
+  Place stream = Place::apart;      ///< the same, throughput and fan-out
 
   /// "ackring:polling"
   [[nodiscard]] std::string id() const { return name + ":" + mode; }

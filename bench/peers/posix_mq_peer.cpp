@@ -114,7 +114,7 @@ class QueueSession : public Session {
   std::vector<Queue> queues_;
 };
 
-Facts facts_of(bool polling) {
+Facts describe(bool polling) {
   Facts facts;
   facts.name = "posix-mq";
   facts.mode = polling ? "polling" : "blocking";
@@ -129,7 +129,7 @@ Facts facts_of(bool polling) {
 
 class QueuePeer : public Peer {
  public:
-  explicit QueuePeer(bool polling) : Peer(facts_of(polling)), polling_(polling) {}
+  explicit QueuePeer(bool polling) : Peer(describe(polling)), polling_(polling) {}
   std::unique_ptr<Session> open(const Setting& setting) override {
     return std::make_unique<QueueSession>(setting, polling_);
   }

@@ -115,7 +115,7 @@ class SocketSession : public Session {
   std::vector<shm::UniqueFd> receiving_;
 };
 
-Facts facts_of(bool polling) {
+Facts describe(bool polling) {
   Facts facts;
   facts.name = "unix-seqpacket";
   facts.mode = polling ? "polling" : "blocking";
@@ -130,7 +130,7 @@ Facts facts_of(bool polling) {
 
 class SocketPeer : public Peer {
  public:
-  explicit SocketPeer(bool polling) : Peer(facts_of(polling)), polling_(polling) {}
+  explicit SocketPeer(bool polling) : Peer(describe(polling)), polling_(polling) {}
   std::unique_ptr<Session> open(const Setting& setting) override {
     return std::make_unique<SocketSession>(setting, polling_);
   }
