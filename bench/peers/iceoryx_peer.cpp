@@ -143,6 +143,10 @@ Facts describe(const Mode& mode) {
   facts.mode = mode.name;
   facts.version = ICEORYX_LATEST_RELEASE_VERSION;
   facts.lossless = mode.blocks;
+  // Who polls needs the other side to run at the same time; who sleeps is woken sooner on the core that the waker leaves. A full
+  // queue is emptied sooner on the core that the publisher gives up, and oftener by who has a core for it.
+  facts.round_trip = mode.polls ? Place::apart : Place::together;
+  facts.stream = !mode.polls ? Place::anywhere : mode.blocks ? Place::together : Place::apart;
   facts.settings = std::string("queues of 256 samples, ") +
                    (mode.blocks ? "a full one blocks the publisher (WAIT_FOR_CONSUMER, BLOCK_PRODUCER); "
                                 : "the oldest of a full one gives way (as it is by default); ") +

@@ -1,7 +1,6 @@
-// nng over ipc: push and pull from one to one, pub and sub to several.
+// nng over ipc: pairs from one to one, pub and sub to several.
 #include <nng/nng.h>
-#include <nng/protocol/pipeline0/pull.h>
-#include <nng/protocol/pipeline0/push.h>
+#include <nng/protocol/pair0/pair.h>
 #include <nng/protocol/pubsub0/pub.h>
 #include <nng/protocol/pubsub0/sub.h>
 
@@ -21,7 +20,7 @@ void check(int error, const char* what) {
 class NngSender : public Sender {
  public:
   NngSender(const std::string& address, bool fan_out) {
-    check(fan_out ? nng_pub0_open(&socket_) : nng_push0_open(&socket_), "open");
+    check(fan_out ? nng_pub0_open(&socket_) : nng_pair0_open(&socket_), "open");
     nng_socket_set_int(socket_, NNG_OPT_SENDBUF,
                        buffered_messages);  // protocols without it say so: nothing is lost then
     check(nng_listen(socket_, address.c_str(), nullptr, 0), "listen");
@@ -43,9 +42,9 @@ class NngSender : public Sender {
 class NngReceiver : public Receiver {
  public:
   NngReceiver(const std::string& address, bool fan_out, std::size_t take) : take_(take) {
-    check(fan_out ? nng_sub0_open(&socket_) : nng_pull0_open(&socket_), "open");
+    check(fan_out ? nng_sub0_open(&socket_) : nng_pair0_open(&socket_), "open");
     if (fan_out) check(nng_socket_set(socket_, NNG_OPT_SUB_SUBSCRIBE, "", 0), "subscribe");
-    nng_socket_set_int(socket_, NNG_OPT_RECVBUF, buffered_messages);
+    check(nng_socket_set_int(socket_, NNG_OPT_RECVBUF, buffered_messages), "option");
     check(nng_socket_set_ms(socket_, NNG_OPT_RECVTIMEO, 100), "option");
     check(nng_socket_set_ms(socket_, NNG_OPT_RECONNMINT, 1), "option");
     check(nng_socket_set_ms(socket_, NNG_OPT_RECONNMAXT, 10), "option");
@@ -93,7 +92,7 @@ Facts describe() {
   facts.mode = "blocking";
   facts.version = nng_version();
   facts.settings =
-      "ipc; push/pull one to one, pub/sub, which drops, to several; buffers of 8,192 messages; blocking recv, then "
+      "ipc; pair0 one to one, pub/sub, which drops, to several; buffers of 8,192 messages; blocking recv, then "
       "what is there without waiting; threads of its own, nothing pinned";
   facts.lossless = false;
   facts.round_trip = facts.stream = Place::anywhere;

@@ -2,7 +2,7 @@
 """Runs the driver of bench/peers for a moment, for the peers that need no server and no library of their own, and holds its
 result against what it must say: exact counts, nothing lost, and medians that are those of its rounds.
 
-  peers_test.py PEERS_PROGRAM EXCHANGE_PROGRAM
+  peers_test.py PEERS_PROGRAM EXCHANGE_PROGRAM RENDER_SCRIPT
 """
 import json
 import pathlib
@@ -15,7 +15,7 @@ import unittest
 NAMES = ["ackring", "boost-mq", "posix-mq", "unix-seqpacket"]
 MODES = ["blocking", "polling"]
 COUNT = 200
-PROGRAM, EXCHANGE = sys.argv[1:3]
+PROGRAM, EXCHANGE, RENDER = sys.argv[1:4]
 
 
 def run(*arguments, exchange=EXCHANGE):
@@ -30,6 +30,8 @@ class Peers(unittest.TestCase):
                        str(output))
             self.assertEqual(done.returncode, 0, done.stderr)
             result = json.loads(output.read_text(encoding="utf-8"))
+            rendered = subprocess.run([sys.executable, RENDER, output], capture_output=True, text=True, timeout=60)
+            self.assertEqual(rendered.returncode, 0, rendered.stderr)
         self.assertEqual(result["failures"], [])
         self.assertEqual((result["commit"], result["rounds"], result["count"]), ("abc", 1, COUNT))
         self.assertIn(result["regime"], ("near", "far", "changing"))
@@ -41,6 +43,7 @@ class Peers(unittest.TestCase):
         for peer in result["peers"]:
             with self.subTest(peer=peer["name"], mode=peer["mode"]):
                 self.check_peer(peer, rounds=1, count=COUNT)
+                self.assertIn(f"| {peer['name']} | {peer['mode']} | ", rendered.stdout)
 
     def check_peer(self, peer, rounds, count):
         self.assertEqual(peer["brokered"], peer["name"] == "ackring")

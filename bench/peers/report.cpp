@@ -43,6 +43,18 @@ const char* to_string(Measure measure) noexcept {
   return "";
 }
 
+const char* to_string(Place place) noexcept {
+  switch (place) {
+    case Place::apart:
+      return "apart";
+    case Place::together:
+      return "together";
+    case Place::anywhere:
+      return "anywhere";
+  }
+  return "";
+}
+
 Report::Report(std::string commit, double seconds, std::uint64_t count) {
   head_["what"] = "ackring peers";
   head_["commit"] = std::move(commit);
@@ -59,7 +71,8 @@ void Report::add_peer(const Facts& facts) {
                     {"settings", facts.settings},
                     {"brokered", facts.brokered},
                     {"acked", facts.acked},
-                    {"lossless", facts.lossless}});
+                    {"lossless", facts.lossless},
+                    {"places", {{"round_trip", to_string(facts.round_trip)}, {"stream", to_string(facts.stream)}}}});
 }
 
 void Report::add(const Facts& facts, Measure measure, unsigned round, nlohmann::ordered_json result,

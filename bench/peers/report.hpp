@@ -3,6 +3,7 @@
 // {"what": "ackring peers", "commit", "utc", "rounds", "seconds", "machine": {"cpu", "cores", "kernel", "governor"},
 //  "cacheline_rtt_ns", "regime": "near" | "far" | "changing",
 //  "peers": [{"name", "mode", "version", "settings", "brokered", "acked", "lossless",
+//             "places": {"round_trip", "stream"}: "apart" | "together" | "anywhere",
 //             "round_trip" | "throughput" | "fan_out":
 //                 {…: medians, "cacheline_rtt_ns", "rounds": [{…, "round", "cacheline_rtt_ns"}]}}],
 //  "failures": [{"peer", "round", "measure", "why"}]}
@@ -41,5 +42,7 @@ class Report {
 
 /// "round_trip", "throughput", "fan_out".
 [[nodiscard]] const char* to_string(Measure measure) noexcept;
+/// "apart", "together", "anywhere".
+[[nodiscard]] const char* to_string(Place place) noexcept;
 
 }  // namespace ackring::peers
