@@ -83,6 +83,10 @@ class Driver {
   // A server lives for one turn: nothing is left over for the next peer to carry.
   void turn(Peer& peer, unsigned round) {
     const tools::TemporaryDirectory directory("peers");
+    struct StopAtEnd {
+      Peer& peer;
+      ~StopAtEnd() { peer.stop(); }
+    } stop_at_end{peer};
     try {
       peer.start(directory.path(), cores_);
       for (const Measure measure : {Measure::round_trip, Measure::throughput, Measure::fan_out})
@@ -92,7 +96,6 @@ class Driver {
       broken_.insert(peer.facts().id());
       fail(peer, round, "start", error.what());
     }
-    peer.stop();
   }
 
   void try_measure(Peer& peer, Measure measure, unsigned round, const std::string& directory) {

@@ -103,6 +103,7 @@ bool Server::running() noexcept {
 void Server::wait_until(const std::function<bool()>& ready, int seconds) {
   const auto deadline = Clock::now() + std::chrono::seconds(seconds);
   while (!ready()) {
+    if (tools::stop_requested()) throw Failure(tools::status_not_so, "stopped by a signal: start it again");
     if (!running()) throw Failure(tools::status_refused, what_ + ": it ended at once: " + last_words(log_path_));
     if (Clock::now() > deadline)
       throw Failure(tools::status_refused, what_ + ": not ready in time: " + last_words(log_path_));
