@@ -201,6 +201,7 @@ class RabbitmqPeer : public Peer {
     server_.emplace("rabbitmq-server", std::vector<std::string>{"/usr/lib/rabbitmq/bin/rabbitmq-server"},
                     directory + "/rabbitmq.log",
                     std::vector<std::pair<std::string, std::string>>{
+                        {"detached", "true"},  // the script becomes the server, instead of waiting for it
                         {"HOME", directory},
                         {"ERL_EPMD_PORT", mapper_port},
                         {"ERL_EPMD_ADDRESS", "127.0.0.1"},
