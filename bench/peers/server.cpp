@@ -134,7 +134,7 @@ bool listening(int port) {
 
 std::string first_line(const std::string& command) {
   std::string line;
-  if (std::FILE* pipe = ::popen((command + " 2>/dev/null").c_str(), "r"); pipe != nullptr) {
+  if (std::FILE* pipe = ::popen(("{ " + command + "; } 2>/dev/null").c_str(), "r"); pipe != nullptr) {
     for (int character = std::fgetc(pipe); character != EOF && character != '\n'; character = std::fgetc(pipe))
       line.push_back(static_cast<char>(character));
     ::pclose(pipe);
