@@ -194,9 +194,10 @@ bool Exchange::drain(Ingress& ingress, std::uint64_t now_ns, std::uint64_t until
     reader.advance(header.bytes);
   }
   const bool moved = reader.position() != from;
-  if (redoing && damage == nullptr) check_redone(ingress);
   if (moved || redoing) {
     commit_sinks();
+    if (redoing) [[unlikely]]
+      check_redone(ingress, damage);
     commit_ingress(ingress);
     wake_members();
   } else {
@@ -208,7 +209,8 @@ bool Exchange::drain(Ingress& ingress, std::uint64_t now_ns, std::uint64_t until
 
 // A redo that has stopped before an event which some sink holds is not through: what the others lack has no room. If it
 // counted as done, that sink would get the event again. Throws Error (no_space): nobody serves the bus until there is room.
-void Exchange::check_redone(const Ingress& ingress) const {
+[[gnu::noinline]] void Exchange::check_redone(const Ingress& ingress, const char* damage) const {
+  if (damage != nullptr) return;  // its publisher is not read any more
   for (const Queue* queue : touched_) {
     if (queue->skip_through <= ingress.block.sequence) continue;
     throw Error(ErrorCode::no_space, "publisher '" + ingress.name + "'",

@@ -187,7 +187,7 @@ class Exchange {
 
   // exchange.cpp
   bool drain(Ingress& ingress, std::uint64_t now_ns, std::uint64_t until, bool redoing);
-  void check_redone(const Ingress& ingress) const;
+  void check_redone(const Ingress& ingress, const char* damage) const;
   static bool topic_ready(Ingress& ingress, const shm::RecordHeader& header);
   bool define_topic(Ingress& ingress, const shm::RecordHeader& header, const std::byte* text);
   void quarantine(Ingress& ingress, const std::string& why);
