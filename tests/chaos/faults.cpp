@@ -140,6 +140,7 @@ void Storm::take_descriptors() {
   const rlimit few{16, before.rlim_max};  // it has more already: each new one is refused
   if (::prlimit(pid, RLIMIT_NOFILE, &few, nullptr) != 0) return;
   ++tally_.descriptors;
+  room_was_short_ = true;  // a log can't grow without one, either
   without_descriptors_ = last_without_descriptors_ = pid;
   at(now_ns() + static_cast<std::int64_t>(5 + up_to(200)) * ms, [this, pid, before] {
     if (exchange_ && exchange_->pid() == pid) ::prlimit(pid, RLIMIT_NOFILE, &before, nullptr);
