@@ -9,10 +9,10 @@
 #include <fmt/format.h>
 
 #include "lib/exchange/host.hpp"
+#include "tools/common/cacheline.hpp"
 #include "tools/common/machine.hpp"
 #include "tools/common/program.hpp"
 #include "tools/common/units.hpp"
-#include "tools/shmtool/cacheline.hpp"
 #include "tools/shmtool/commands.hpp"
 
 namespace ackring::tools {

@@ -1,4 +1,4 @@
-#include "tools/shmtool/cacheline.hpp"
+#include "tools/common/cacheline.hpp"
 
 #include <sched.h>
 #include <sys/mman.h>
