@@ -91,6 +91,19 @@ class Bench(Programs):
         self.environment["PATH"] = self.directory
         self.refused("gnuplot-nox", "latency", "--count", "10", "--plot", f"{self.directory}/p.svg", status=3)
 
+    def test_scale(self):
+        result = json.loads(self.tool("bench", "scale", "--count", "500", "--rounds", "2", "--idle-subscriptions", "20",
+                                      "--holders", "2", "--topics", "30", "--other-patterns", "70", "--backlog", "1500",
+                                      "--unacked", "100", "--json"))
+        self.assertEqual([result[key] for key in ("mode", "count", "rounds", "idle_subscriptions", "holders", "topics",
+                                                  "other_patterns", "backlog", "unacked")],
+                         ["scale", 500, 2, 20, 2, 30, 70, 1500, 100])
+        self.assertLessEqual(result["ratio_min"], result["ratio"])
+        self.assertLessEqual(result["ratio"], result["ratio_max"])
+        self.assertGreater(result["plain_events_per_s"], 0)
+        text = self.tool("bench", "scale", "--count", "500", "--rounds", "1", "--idle-subscriptions", "3").decode()
+        self.assertRegex(text, r"ratio +\d+\.\d{3} \(median of 1 rounds")
+
     def test_wrong_usage(self):
         for reason, *arguments in (
                 ("--rate", "throughput", "--rate", "5"), ("core", "latency", "--cpu", "5000"),
@@ -100,6 +113,7 @@ class Bench(Programs):
                 ("excludes", "latency", "--bytes", "64", "--sweep"), ("excludes", "latency", "--size", "64", "--sweep"),
                 ("needs several sizes", "throughput", "--plot-sizes", "x.svg"),
                 ("more than 1,024", "fanout", "--subscribers", "256", "--members", "5"),
+                ("--topics", "scale", "--topics", "0"), ("--holders", "scale", "--holders", "65"),
                 ("--warm-up", "latency", "--warm-up", "many")):
             self.refused(reason, *arguments)
         self.refused("can't write it", "latency", "--count", "10", "--hdr", "/nonexistent/table", status=3)
@@ -112,7 +126,7 @@ class Bench(Programs):
         self.assertEqual(self.stat()["subscriptions"], [])
 
     def test_interrupt_leaves_nothing(self):
-        for mode in (("throughput", "--count", "1000000000"),):
+        for mode in (("throughput", "--count", "1000000000"), ("scale", "--rounds", "1000")):
             before = self.leftovers()
             process = self.start(programs_support.ARGUMENTS.shmtool, "bench", *mode)
             self.wait_until(lambda seen=before: self.leftovers() - seen, "the private bus is there")

@@ -271,6 +271,7 @@ void add_bench(CLI::App& app, Globals& globals) {
            "Example:\n  shmtool bench throughput --publishers 2 --size 1KiB");
   add_mode(group, globals, "fanout", 4, "One publisher, several subscribers",
            "Example:\n  shmtool bench fanout --subscribers 4");
+  add_bench_scale(group, globals);
 }
 
 }  // namespace ackring::tools
