@@ -104,6 +104,18 @@ class Bench(Programs):
         text = self.tool("bench", "scale", "--count", "500", "--rounds", "1", "--idle-subscriptions", "3").decode()
         self.assertRegex(text, r"ratio +\d+\.\d{3} \(median of 1 rounds")
 
+    def test_large(self):
+        lines = f"{self.directory}/large.csv"
+        results = [json.loads(line) for line in self.tool("bench", "large", "--count", "20", "--rounds", "1", "--bytes",
+                                                          "64KiB,1MiB", "--subscribers", "1,2", "--json", "--csv", lines)
+                   .splitlines()]
+        self.assertEqual([(result["size"], result["subscribers"]) for result in results],
+                         [(65536, 1), (65536, 2), (1048576, 1), (1048576, 2)])
+        for result in results:
+            self.assertAlmostEqual(result["ratio"], result["events_per_s"] / result["memcpy_events_per_s"])
+        self.assertEqual(len(pathlib.Path(lines).read_text(encoding="ascii").splitlines()), 5)
+        self.assertIn(b"ratio", self.tool("bench", "large", "--count", "20", "--rounds", "1", "--bytes", "64KiB"))
+
     def test_wrong_usage(self):
         for reason, *arguments in (
                 ("--rate", "throughput", "--rate", "5"), ("core", "latency", "--cpu", "5000"),
@@ -113,6 +125,7 @@ class Bench(Programs):
                 ("excludes", "latency", "--bytes", "64", "--sweep"), ("excludes", "latency", "--size", "64", "--sweep"),
                 ("needs several sizes", "throughput", "--plot-sizes", "x.svg"),
                 ("more than 1,024", "fanout", "--subscribers", "256", "--members", "5"),
+                ("'0' is below 1", "large", "--bytes", "0"), ("--subscribers", "large", "--subscribers", "0"),
                 ("--topics", "scale", "--topics", "0"), ("--holders", "scale", "--holders", "65"),
                 ("--warm-up", "latency", "--warm-up", "many")):
             self.refused(reason, *arguments)

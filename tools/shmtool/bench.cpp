@@ -272,6 +272,7 @@ void add_bench(CLI::App& app, Globals& globals) {
   add_mode(group, globals, "fanout", 4, "One publisher, several subscribers",
            "Example:\n  shmtool bench fanout --subscribers 4");
   add_bench_scale(group, globals);
+  add_bench_large(group, globals);
 }
 
 }  // namespace ackring::tools
