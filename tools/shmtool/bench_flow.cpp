@@ -77,7 +77,7 @@ void publish(const BenchOptions& options, const std::string& run, unsigned numbe
   const std::string topic = fmt::format("bench.{}.{}", run, number);
   const std::string text(options.size, 'x');
   channel.send("ready");
-  const nlohmann::json go = channel.expect(std::chrono::minutes(1), "start of the benchmark");
+  const nlohmann::json go = channel.expect(forever, "start of the benchmark");
   const std::uint64_t start = monotonic_ns();
   const std::uint64_t count = share(total, options.publishers, number);
   Histogram lateness;
@@ -172,6 +172,7 @@ BenchResult flow(const BenchOptions& options, const std::string& run, std::uint6
   }
   const Schedule schedule{monotonic_ns() + 10'000'000, options.rate, options.publishers};
   progress.set_start(schedule.start_ns);
+  for (Child& child : takers) child.channel().send("go");
   for (Child& child : publishers) child.channel().send({{"start", schedule.start_ns}});
 
   BenchResult result;

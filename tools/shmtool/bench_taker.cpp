@@ -39,6 +39,8 @@ Taker::Taker(const BenchOptions& options, const std::string& run, unsigned numbe
 
 void Taker::run(Channel& channel) {
   channel.send("ready");
+  // Asleep, and without losing patience: hundreds of processes may take long until all are there.
+  channel.expect(std::chrono::hours(24), "start of the benchmark");
   std::vector<DeliveryView> views(take_batch);
   // Others of a group may get the last event: who waits for more looks often whether all is there.
   const auto wait = std::chrono::milliseconds(options_.members > 1 ? 2 : 100);
