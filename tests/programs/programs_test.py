@@ -18,6 +18,7 @@ import sys
 import time
 import unittest
 
+from bench_programs import Bench
 from demo_programs import Demo
 from dlq_programs import Dlq
 from doctor_programs import Doctor, Gc
@@ -336,46 +337,6 @@ class Subscription(Programs):
         self.tool("subscription", "remove", "s")
         self.tool("subscription", "remove", "s", status=1)
         self.assertEqual(json.loads(self.tool("subscription", "ls", "--json")), [])
-
-
-class Bench(Programs):
-    KEYS = ["mode", "size", "publishers", "subscribers", "guarantee", "count", "seconds", "events_per_s", "deliveries_per_s",
-            "bytes_per_s", "p50_ns", "p90_ns", "p99_ns", "p999_ns", "max_ns", "cacheline_rtt_ns", "lost", "duplicates", "machine"]
-
-    def result(self, *arguments):
-        result = json.loads(self.tool("bench", *arguments, "--json"))
-        self.assertEqual([key for key in result if key != "regime_changed"], self.KEYS)
-        self.assertEqual((result["lost"], result["duplicates"]), (0, 0))
-        return result
-
-    def leftovers(self):
-        return {path.name for parent in ("/dev/shm", "/tmp") for path in pathlib.Path(parent).glob("ackring-bench-*")}
-
-    def test_small(self):
-        table = f"{self.directory}/hdr"
-        self.assertEqual(self.result("latency", "--count", "2000", "--size", "64", "--hdr", table)["count"], 2000)
-        self.assertIn("#[Max", pathlib.Path(table).read_text(encoding="ascii"))
-        self.assertEqual(self.result("latency", "--count", "200", "--rate", "2000")["count"], 200)
-        result = self.result("throughput", "--count", "20000", "--publishers", "2", "--subscribers", "2", "--size", "0")
-        self.assertEqual(result["publishers"], 2)
-        self.result("throughput", "--count", "5000", "--guarantee", "at-most-once", "--wait", "park")
-        self.assertEqual(self.result("fanout", "--count", "5000")["subscribers"], 4)
-        self.assertIn(b"round trips", self.tool("bench", "latency", "--count", "100"))
-        self.tool("bench", "throughput", "--rate", "5", status=2)
-        self.tool("bench", "latency", "--cpu", "5000", status=2)
-
-    def test_attach(self):
-        self.exchange()
-        self.result("throughput", "--count", "5000", "--attach")
-        self.assertEqual(sum(publisher["committed"] for publisher in self.stat()["publishers"]), 5000)
-
-    def test_interrupt_leaves_nothing(self):
-        before = self.leftovers()
-        process = self.start(ARGUMENTS.shmtool, "bench", "throughput", "--count", "1000000000")
-        self.wait_until(lambda: self.leftovers() - before, "the private bus is there")
-        process.send_signal(signal.SIGINT)
-        self.finish(process, status=1)
-        self.assertEqual(self.leftovers() - before, set())
 
 
 def main():

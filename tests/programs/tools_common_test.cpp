@@ -149,6 +149,31 @@ TEST_CASE("histogram: empty, tiny and huge values") {
   CHECK(table.find("1.000000000000          2") != std::string::npos);
 }
 
+TEST_CASE("histogram: the table is that of HdrHistogram, line for line") {
+  Histogram histogram;
+  for (const std::uint64_t value : {1, 1, 2, 5}) histogram.record(value);
+  // Steps of a tenth up to one half, then of a twentieth up to three quarters, and so on; the first line at which all are
+  // counted comes once, and the last one says 100%.
+  CHECK(histogram.percentile_table(1) ==
+        "       Value     Percentile TotalCount 1/(1-Percentile)\n\n"
+        "       1.000 0.000000000000          2           1.00\n"
+        "       1.000 0.100000000000          2           1.11\n"
+        "       1.000 0.200000000000          2           1.25\n"
+        "       1.000 0.300000000000          2           1.43\n"
+        "       1.000 0.400000000000          2           1.67\n"
+        "       1.000 0.500000000000          2           2.00\n"
+        "       2.000 0.550000000000          3           2.22\n"
+        "       2.000 0.600000000000          3           2.50\n"
+        "       2.000 0.650000000000          3           2.86\n"
+        "       2.000 0.700000000000          3           3.33\n"
+        "       2.000 0.750000000000          3           4.00\n"
+        "       5.000 0.775000000000          4           4.44\n"
+        "       5.000 1.000000000000          4\n"
+        "#[Mean    =        2.250, StdDeviation   =        1.639]\n"
+        "#[Max     =        5.000, Total count    =            4]\n"
+        "#[Buckets =           32, SubBuckets     =         2048]\n");
+}
+
 TEST_CASE("table: text to the left, numbers to the right") {
   Table table({"NAME", ">COUNT"});
   table.add({"a", "1"});

@@ -85,9 +85,9 @@ std::string Histogram::percentile_table(double unit) const {
   double percent = 0;
   while (count_ > 0) {
     const Point point = at_percentile(percent);
-    if (point.cumulated == count_) break;
     text += fmt::format("{:12.3f} {:14.12f} {:10} {:14.2f}\n", scaled(static_cast<double>(point.value)), percent / 100,
                         point.cumulated, 100 / (100 - percent));
+    if (point.cumulated == count_) break;  // one more line closes the table
     // The steps halve each time the distance to 100% halves.
     const double halvings = std::floor(std::log2(100 / (100 - percent))) + 1;
     percent += 100 / (std::exp2(halvings) * lines_per_halving);
