@@ -207,18 +207,6 @@ bool Exchange::drain(Ingress& ingress, std::uint64_t now_ns, std::uint64_t until
   return moved;
 }
 
-// A redo that has stopped before an event which some sink holds is not through: what the others lack has no room. If it
-// counted as done, that sink would get the event again. Throws Error (no_space): nobody serves the bus until there is room.
-[[gnu::noinline]] void Exchange::check_redone(const Ingress& ingress, const char* damage) const {
-  if (damage != nullptr) return;  // its publisher is not read any more
-  for (const Queue* queue : touched_) {
-    if (queue->skip_through <= ingress.block.sequence) continue;
-    throw Error(ErrorCode::no_space, "publisher '" + ingress.name + "'",
-                "the exchange before this one died while it routed its events, and there is no room to go on",
-                "make room in the file system of the bus, or raise the descriptor limit, and start it again");
-  }
-}
-
 // False: the file system has no room for the number of one more topic just now. Its publisher waits, as for a full ring.
 bool Exchange::topic_ready(Ingress& ingress, const RecordHeader& header) {
   // relaxed: X's thread is the only writer

@@ -187,7 +187,6 @@ class Exchange {
 
   // exchange.cpp
   bool drain(Ingress& ingress, std::uint64_t now_ns, std::uint64_t until, bool redoing);
-  void check_redone(const Ingress& ingress, const char* damage) const;
   static bool topic_ready(Ingress& ingress, const shm::RecordHeader& header);
   bool define_topic(Ingress& ingress, const shm::RecordHeader& header, const std::byte* text);
   void quarantine(Ingress& ingress, const std::string& why);
@@ -320,6 +319,7 @@ class Exchange {
   bool holds_events(const std::string& ring_file, const std::string& cursor_file) const;
   void redo();
   void redo_route(std::uint64_t slot, std::uint64_t from, std::uint64_t to);
+  void check_redone(const Ingress& ingress, const char* damage) const;
   void redo_pump(Queue& queue, std::uint64_t from);
   void redo_move(Queue& queue, shm::TransactionKind kind, std::uint64_t from, std::uint64_t state);
   void remove_strays(const std::vector<std::string>& files);

@@ -3,6 +3,7 @@
 // nothing: what is held stays held, what is counted is marked as counted.
 #include <algorithm>
 
+#include "ackring/error.hpp"
 #include "lib/exchange/exchange.hpp"
 #include "lib/shm/versioned.hpp"
 
@@ -170,6 +171,18 @@ void Exchange::redo_route(std::uint64_t slot, std::uint64_t from, std::uint64_t 
   for (Queue* queue : touched_) queue->skip_through = queue->counted_through = 0;
   report_.push_back("redo: routing of publisher " + ingress->name + " finished behind " + std::to_string(events) +
                     " deliveries that were there");
+}
+
+// A redo that has stopped before an event which some sink holds is not through: what the others lack has no room. If it
+// counted as done, that sink would get the event again. Throws Error (no_space): nobody serves the bus until there is room.
+void Exchange::check_redone(const Ingress& ingress, const char* damage) const {
+  if (damage != nullptr) return;  // its publisher is not read any more
+  for (const Queue* queue : touched_) {
+    if (queue->skip_through <= ingress.block.sequence) continue;
+    throw Error(ErrorCode::no_space, "publisher '" + ingress.name + "'",
+                "the exchange before this one died while it routed its events, and there is no room to go on",
+                "make room in the file system of the bus, or raise the descriptor limit, and start it again");
+  }
 }
 
 void Exchange::redo_pump(Queue& queue, std::uint64_t from) {

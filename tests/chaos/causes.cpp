@@ -126,9 +126,8 @@ void Causes::check_due(const Note& previous, const Note& note) {
   }
   const std::int64_t due_ns = previous.decided_ns + static_cast<std::int64_t>(delay_ns);
   if (note.taken_ns < due_ns) {
-    broken(note,
-           "came " + std::to_string((due_ns - note.taken_ns) / 1'000) + " us before it was due, for cause " +
-               std::to_string(note.cause) + ": " + describe(previous));
+    broken(note, "came " + std::to_string((due_ns - note.taken_ns) / 1'000) + " us before it was due, for cause " +
+                     std::to_string(note.cause) + ": " + describe(previous));
   }
 }
 
