@@ -130,6 +130,7 @@ class ServedBus {
     }
     start();
     check_found_sound(*x_);
+    tick();  // a publisher's ring that is empty goes as it always does
   }
 
  private:
