@@ -10,30 +10,9 @@
 
 namespace ackring {
 namespace client {
-namespace {
-
-std::uint64_t load8(const char* from) noexcept {
-  std::uint64_t value;
-  std::memcpy(&value, from, sizeof value);
-  return value;
-}
-
-// memcmp() for texts of 8 to 255 bytes without a call: topics are a few words long.
-bool equal_texts(const char* left, const char* right, std::size_t bytes) noexcept {
-  std::size_t at = 0;
-  for (; at + 8 < bytes; at += 8) {
-    if (load8(left + at) != load8(right + at)) return false;
-  }
-  return load8(left + bytes - 8) == load8(right + bytes - 8);
-}
-
-}  // namespace
-
 inline bool PublisherEndpoint::same_as_last_topic(std::string_view topic) const noexcept {
   if (topic.size() != last_topic_bytes_ || last_topic_bytes_ == 0) return false;
-  if (topic.size() >= 8) [[likely]]
-    return equal_texts(topic.data(), last_topic_text_.data(), topic.size());
-  return std::memcmp(topic.data(), last_topic_text_.data(), topic.size()) == 0;
+  return equal_texts(topic.data(), last_topic_text_.data(), topic.size());
 }
 
 [[gnu::always_inline]] inline PublisherEndpoint::Room PublisherEndpoint::make_room(std::string_view topic,

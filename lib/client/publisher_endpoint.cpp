@@ -117,15 +117,16 @@ Outcome PublisherEndpoint::no_room() {
 
 Outcome PublisherEndpoint::look_up_topic(std::string_view topic) {
   const bool answered = topic_answered();
-  const auto found = topics_.find(topic);
-  if (found == topics_.end()) {
+  const TopicNumbers::Place found = topics_.find(topic);
+  if (found == TopicNumbers::nowhere) {
     const Outcome outcome = answered ? define_topic(topic) : no_room();
     if (outcome != Outcome::ok) return outcome;
   } else {
-    if (found->second == shm::no_topic) return Outcome::too_many_topics;
-    if (found->second == shm::denied_topic) return Outcome::denied;
-    if (!answered && asked_ == &*found) return no_room();
-    last_topic_ = found->second;
+    const std::uint32_t number = topics_.number(found);
+    if (number == shm::no_topic) return Outcome::too_many_topics;
+    if (number == shm::denied_topic) return Outcome::denied;
+    if (!answered && asked_ == found) return no_room();
+    last_topic_ = number;
   }
   last_topic_bytes_ = topic.size();
   std::memcpy(last_topic_text_.data(), topic.data(), topic.size());
@@ -143,9 +144,9 @@ Outcome PublisherEndpoint::define_topic(std::string_view topic) {
   if (record == nullptr) record = claim_slowly(bytes);
   if (record == nullptr) return no_room();
   const auto number = static_cast<std::uint32_t>(topics_.size() + 1);
-  std::pair<const std::string, std::uint32_t>* entry = nullptr;
+  TopicNumbers::Place place = TopicNumbers::nowhere;
   try {
-    entry = &*topics_.emplace(topic, number).first;
+    place = topics_.insert(topic, number);
   } catch (const std::bad_alloc&) {
     return Outcome::too_many_topics;  // for this process
   }
@@ -159,7 +160,7 @@ Outcome PublisherEndpoint::define_topic(std::string_view topic) {
   shm::shared_copy(record + sizeof header, topic.data(), topic.size());
   writer_.advance(bytes);  // it is published with the event that uses it, or with a later one
   if (topic_may_be_refused()) {
-    asked_ = entry;
+    asked_ = place;
     writer_.set_head(consumed());  // who waits for room waits for X to move on from here
     // With events before it that are not committed it goes out with them.
     if (sequence_ + unnumbered_ == committed_events_) commit_topic();
@@ -183,14 +184,15 @@ bool PublisherEndpoint::topic_may_be_refused() const noexcept {
 
 // False: a question is open.
 bool PublisherEndpoint::topic_answered() noexcept {
-  if (asked_ == nullptr) return true;
+  if (asked_ == TopicNumbers::nowhere) return true;
   writer_.set_head(consumed());  // before the look: what moves afterwards ends a wait
+  const std::uint32_t asked = topics_.number(asked_);
   // acquire(cursor.topics): the map's entries below it
-  if (cursor_->topics.load(std::memory_order_acquire) < asked_->second) return false;
+  if (cursor_->topics.load(std::memory_order_acquire) < asked) return false;
   // relaxed: published by topics
-  const std::uint32_t number = topic_map_[asked_->second - 1].load(std::memory_order_relaxed);
-  if (number == shm::no_topic || number == shm::denied_topic) asked_->second = number;
-  asked_ = nullptr;
+  const std::uint32_t number = topic_map_[asked - 1].load(std::memory_order_relaxed);
+  if (number == shm::no_topic || number == shm::denied_topic) topics_.set_number(asked_, number);
+  asked_ = TopicNumbers::nowhere;
   return true;
 }
 

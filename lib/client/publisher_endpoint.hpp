@@ -18,12 +18,12 @@
 #include <memory>
 #include <string>
 #include <string_view>
-#include <unordered_map>
 
 #include "ackring/publisher.hpp"
 #include "lib/client/connection.hpp"
 #include "lib/client/endpoint.hpp"
 #include "lib/client/headers_codec.hpp"
+#include "lib/client/topic_numbers.hpp"
 #include "lib/client/use_guard.hpp"
 #include "lib/ring/spsc_ring.hpp"
 #include "lib/shm/park.hpp"
@@ -67,10 +67,6 @@ class PublisherEndpoint final : public Endpoint {
  private:
   void take_over(Reply& reply, std::uint64_t next_sequence);
 
-  struct TextHash {
-    using is_transparent = void;
-    std::size_t operator()(std::string_view text) const noexcept { return std::hash<std::string_view>{}(text); }
-  };
   struct Room {
     std::byte* record;
     Outcome outcome;
@@ -125,10 +121,9 @@ class PublisherEndpoint final : public Endpoint {
   std::byte* loan_record_ = nullptr;
   Times loan_times_;
   std::uint64_t loan_sequence_ = 0;
-  std::unordered_map<std::string, std::uint32_t, TextHash, std::equal_to<>> topics_;  // no_topic, denied_topic: refused
-  std::pair<const std::string, std::uint32_t>* asked_ =
-      nullptr;                              // of topics_: X has not said yet whether there is room
-  const shm::Word32* topic_map_ = nullptr;  // of the cursor
+  TopicNumbers topics_;                                // no_topic, denied_topic: refused
+  TopicNumbers::Place asked_ = TopicNumbers::nowhere;  // of topics_: X has not said yet whether there is room
+  const shm::Word32* topic_map_ = nullptr;             // of the cursor
   shm::Bell bell_;
   Wait wait_;
   std::shared_ptr<Connection> connection_;

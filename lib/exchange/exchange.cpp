@@ -2,10 +2,12 @@
 
 #include <algorithm>
 #include <cstring>
+#include <optional>
 #include <utility>
 
 #include "ackring/error.hpp"
 #include "lib/exchange/deliver.hpp"
+#include "lib/exchange/route_scout.hpp"
 #include "lib/exchange/sound.hpp"
 #include "lib/shm/bus_error_guard.hpp"
 #include "lib/shm/versioned.hpp"
@@ -125,7 +127,10 @@ bool Exchange::drain(Ingress& ingress, std::uint64_t now_ns, std::uint64_t until
   shm::IngressBlock& counts = ingress.block;
   const char* damage = nullptr;
   std::uint64_t events = 0;
+  std::optional<RouteScout> scout;
+  if (ingress.routes.size() >= RouteScout::worth_it) scout.emplace(reader, ingress.routes);
   while (static_cast<std::int64_t>(until - reader.position()) > 0 && (redoing || events < batch_events)) {
+    if (scout) scout->go_on();
     RecordHeader header;
     const std::byte* record = nullptr;
     const ReadStatus status = reader.read_checked(header, record);
@@ -173,8 +178,8 @@ bool Exchange::drain(Ingress& ingress, std::uint64_t now_ns, std::uint64_t until
       }
       if (!route_timed(route, copy, body, now_ns, redoing)) break;
       if (route.ids) remember_id(route, copy, now_ns, redoing);
-    } else if (route.sinks.size() == 1) {
-      Queue& only = *route.sinks.front();
+    } else if (route.only != nullptr) {
+      Queue& only = *route.only;
       if (!ready(only, header.bytes, now_ns, redoing)) break;
       header.topic = route.topic;
       put(only, header, record + sizeof(RecordHeader));

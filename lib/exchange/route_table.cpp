@@ -16,6 +16,7 @@ void RouteTable::refresh(Route& route, std::string_view text, const std::vector<
     route.sinks.push_back(queues[number].get());
     route.timed = route.timed || queues[number]->options.ttl.count() != 0;
   }
+  route.only = route.sinks.size() == 1 && !route.timed ? route.sinks.front() : nullptr;
   route.version = version_;
 }
 

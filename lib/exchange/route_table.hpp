@@ -3,35 +3,40 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <memory>
 #include <string_view>
 #include <unordered_map>
 #include <vector>
 
 #include "lib/control/topic_pattern.hpp"
+#include "lib/shm/format.hpp"
 
 namespace ackring::exchange {
 
 struct Queue;
 
-struct Route {
+/// One cache line: with many topics each event brings its own.
+struct alignas(shm::cache_line_bytes) Route {
   std::uint64_t version = 0;  // of the route table when `sinks` was computed
+  Queue* only = nullptr;      // the one sink, if there is one, and it is not timed
   std::uint32_t topic = 0;    // number in the topic table
   bool timed = false;         // events of some of `sinks` expire, or have ids that count
   bool ids = false;           // an event is routed only if its id is not known
   std::vector<Queue*> sinks;
 };
+static_assert(sizeof(Route) == shm::cache_line_bytes);
 
 class RouteTable {
  public:
   /// The route of a topic; stays where it is as long as the table lives.
   Route* route_of(std::uint32_t topic) {
-    std::unique_ptr<Route>& route = routes_[topic];
-    if (!route) {
-      route = std::make_unique<Route>();
+    Route*& route = by_topic_[topic];
+    if (route == nullptr) {
+      route = &routes_.emplace_back();
       route->topic = topic;
     }
-    return route.get();
+    return route;
   }
   [[nodiscard]] bool current(const Route& route) const noexcept { return route.version == version_; }
   /// Recomputes the sinks; `queues` is indexed by the numbers given to add().
@@ -43,7 +48,8 @@ class RouteTable {
  private:
   std::uint64_t version_ = 1;
   control::PatternTree tree_;
-  std::unordered_map<std::uint32_t, std::unique_ptr<Route>> routes_;
+  std::deque<Route> routes_;  // they never move
+  std::unordered_map<std::uint32_t, Route*> by_topic_;
   std::vector<std::uint32_t> found_;
 };
 

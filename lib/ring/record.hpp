@@ -65,15 +65,18 @@ inline EventParts parts(const std::byte* record) noexcept {
   return result;
 }
 
+/// One read of eight aligned bytes that another process may be changing.
+inline std::uint64_t read_word(const std::byte* from) noexcept {
+  using SharedWord [[gnu::may_alias]] = const std::uint64_t;
+  // relaxed: ordered by the acquire of the tail; atomic only so that the compiler reads it exactly once
+  return __atomic_load_n(reinterpret_cast<SharedWord*>(from), __ATOMIC_RELAXED);
+}
+
 /// One read of a header that another process may be changing: what is validated is what is used (F26). Word by word, so
 /// that the copy can stay in registers.
 inline void read_once(const std::byte* record, RecordHeader& header) noexcept {
   shm::Memory::reading(record, sizeof header);
-  using SharedWord [[gnu::may_alias]] = const std::uint64_t;
-  // relaxed: ordered by the acquire of the tail; atomic only so that the compiler reads it exactly once
-  const auto word = [record](std::size_t offset) {
-    return __atomic_load_n(reinterpret_cast<SharedWord*>(record + offset), __ATOMIC_RELAXED);
-  };
+  const auto word = [record](std::size_t offset) { return read_word(record + offset); };
   const std::uint64_t first = word(0);
   header.bytes = static_cast<std::uint32_t>(first);
   header.kind = static_cast<std::uint16_t>(first >> 32);

@@ -94,6 +94,12 @@ class RingWriter {
   std::uint64_t claimed_ = 0;
 };
 
+/// What may be read of a record some way ahead.
+struct RecordHint {
+  std::uint32_t bytes = 0;
+  std::uint32_t topic = 0;
+};
+
 /// What RingReader::read_checked found.
 enum class ReadStatus { record, empty, damaged };
 
@@ -140,6 +146,19 @@ class RingReader {
       }
       return plausible(header, available) ? ReadStatus::record : ReadStatus::damaged;
     }
+  }
+
+  /// A look at an event record ahead, at a position from which records follow each other up to the limit. False: it is
+  /// none, or there is nothing. What it says is not validated beyond that the next look stays within what is committed.
+  [[nodiscard]] bool hint_at(std::uint64_t position, RecordHint& hint) const noexcept {
+    const std::uint64_t available = limit_ - position;
+    const std::uint64_t index = position & (bytes_ - 1);
+    if (available < sizeof(RecordHeader) || bytes_ - index < sizeof(RecordHeader)) return false;
+    const std::uint64_t first = read_word(data_ + index);
+    hint.bytes = static_cast<std::uint32_t>(first);
+    hint.topic = static_cast<std::uint32_t>(read_word(data_ + index + offsetof(RecordHeader, topic)));
+    return static_cast<std::uint16_t>(first >> 32) == static_cast<std::uint16_t>(RecordKind::event) &&
+           hint.bytes >= sizeof(RecordHeader) && hint.bytes <= available && hint.bytes % shm::record_alignment == 0;
   }
 
   /// Loads the tail of an untrusted writer; false if it is not a possible one.

@@ -93,11 +93,12 @@ class Bench(Programs):
 
     def test_scale(self):
         result = json.loads(self.tool("bench", "scale", "--count", "500", "--rounds", "2", "--idle-subscriptions", "20",
-                                      "--holders", "2", "--topics", "30", "--other-patterns", "70", "--backlog", "1500",
+                                      "--holders", "2", "--topics", "30", "--random-topics", "--idle-topics", "9",
+                                      "--other-patterns", "70", "--backlog", "1500",
                                       "--unacked", "100", "--json"))
         self.assertEqual([result[key] for key in ("mode", "count", "rounds", "idle_subscriptions", "holders", "topics",
-                                                  "other_patterns", "backlog", "unacked")],
-                         ["scale", 500, 2, 20, 2, 30, 70, 1500, 100])
+                                                  "topic_order", "idle_topics", "other_patterns", "backlog", "unacked")],
+                         ["scale", 500, 2, 20, 2, 30, "random", 9, 70, 1500, 100])
         self.assertLessEqual(result["ratio_min"], result["ratio"])
         self.assertLessEqual(result["ratio"], result["ratio_max"])
         self.assertGreater(result["plain_events_per_s"], 0)

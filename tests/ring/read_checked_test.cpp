@@ -208,5 +208,30 @@ TEST_CASE("random bytes as a ring never lead outside it") {
   CHECK(records > 100'000);
 }
 
+TEST_CASE("a look ahead tells size and topic of an event, and goes nowhere beyond what is committed") {
+  Forged ring;
+  ring::RecordHint hint;
+  RecordHeader header = event_header(1, 100);
+  header.topic = 77;
+  const std::uint64_t begin = ring_size * 5;
+  CHECK(ring.read(header, header.bytes) == ReadStatus::record);
+  REQUIRE(ring.reader.hint_at(begin, hint));
+  CHECK(hint.bytes == header.bytes);
+  CHECK(hint.topic == 77);
+  CHECK_FALSE(ring.reader.hint_at(begin + header.bytes, hint));  // the limit
+  for (const std::uint32_t bytes : {0u, 16u, 40u, 49u, header.bytes + 16, ~0u}) {
+    CAPTURE(bytes);
+    RecordHeader forged = header;
+    forged.bytes = bytes;
+    (void)ring.read(forged, header.bytes);
+    CHECK_FALSE(ring.reader.hint_at(begin, hint));
+  }
+  (void)ring.read(padding_header(header.bytes), header.bytes);
+  CHECK_FALSE(ring.reader.hint_at(begin, hint));
+  Forged at_end(ring_size - 32);  // a header does not fit before the end of the ring
+  (void)at_end.read(header, header.bytes);
+  CHECK_FALSE(at_end.reader.hint_at(begin + ring_size - 32, hint));
+}
+
 }  // namespace
 }  // namespace ackring::test

@@ -61,6 +61,8 @@ nlohmann::ordered_json measure(const ScaleArguments& arguments, const BenchOptio
           {"idle_subscriptions", arguments.load.idle_subscriptions},
           {"holders", arguments.load.holders},
           {"topics", arguments.load.topics},
+          {"topic_order", arguments.load.random_topics ? "random" : "turn"},
+          {"idle_topics", arguments.load.idle_topics},
           {"other_patterns", arguments.load.other_patterns},
           {"backlog", arguments.load.backlog},
           {"unacked", arguments.load.unacked},
@@ -94,15 +96,16 @@ int run(const ScaleArguments& arguments) {
   }
   const Load& load = arguments.load;
   print(fmt::format(
-      "scale: {} idle subscriptions, {} topics, {} other patterns, backlog {}, {} unacked; {} events of {} bytes a "
-      "round\n"
+      "scale: {} idle subscriptions, {} topics{} and {} idle ones, {} other patterns, backlog {}, {} unacked; {} "
+      "events "
+      "of {} bytes a round\n"
       "{}\n\n"
       "  plain  {} events/s\n  loaded {} events/s\n  ratio  {:.3f} (median of {} rounds; {:.3f} to {:.3f})\n",
-      format_count(load.idle_subscriptions), format_count(load.topics), format_count(load.other_patterns),
-      format_count(load.backlog), format_count(load.unacked), format_count(json.at("count")), options.size,
-      machine_line(json), format_rate(json.at("plain_events_per_s")), format_rate(json.at("events_per_s")),
-      json.at("ratio").get<double>(), arguments.rounds, json.at("ratio_min").get<double>(),
-      json.at("ratio_max").get<double>()));
+      format_count(load.idle_subscriptions), format_count(load.topics), load.random_topics ? " in random order" : "",
+      format_count(load.idle_topics), format_count(load.other_patterns), format_count(load.backlog),
+      format_count(load.unacked), format_count(json.at("count")), options.size, machine_line(json),
+      format_rate(json.at("plain_events_per_s")), format_rate(json.at("events_per_s")), json.at("ratio").get<double>(),
+      arguments.rounds, json.at("ratio_min").get<double>(), json.at("ratio_max").get<double>()));
   return status_done;
 }
 
@@ -131,6 +134,9 @@ void add_bench_scale(CLI::App& group, Globals& globals) {
       .add_option("--holders", load.holders, "Processes with a member of each of these; 0: they have no members (0)")
       ->check(CLI::Range(0, 64));
   command.add_option("--topics", load.topics, "Topics of the events, in turn (1)")->check(CLI::Range(1, 1'000'000));
+  command.add_flag("--random-topics", load.random_topics, "Not in turn, but in an order of their own");
+  command.add_option("--idle-topics", load.idle_topics, "Topics that the publisher used once (0)")
+      ->check(CLI::Range(0, 1'000'000));
   command.add_option("--other-patterns", load.other_patterns, "Patterns that match none of the events (0)")
       ->check(CLI::Range(0, 20'000));
   command.add_option("--backlog", load.backlog, "Events in the backlog of one more subscription (0)")

@@ -5,6 +5,9 @@
 #include <algorithm>
 #include <bit>
 #include <chrono>
+#include <numeric>
+#include <random>
+#include <utility>
 
 #include <fmt/format.h>
 
@@ -124,17 +127,37 @@ void take_rounds(const BenchOptions& options, Channel& channel) {
   }
 }
 
-void publish_rounds(const BenchOptions& options, std::uint64_t topic_count, Channel& channel) {
+std::vector<std::string> topic_names(const char* prefix, std::uint64_t count) {
+  std::vector<std::string> names;
+  for (std::uint64_t i = 0; i < count; ++i) names.push_back(fmt::format("scale.{}.{}", prefix, i));
+  return names;
+}
+
+// In another order, the same in every run. Made anew, so that their letters lie in that order, too.
+std::vector<std::string> shuffled(const std::vector<std::string>& names) {
+  std::vector<std::size_t> order(names.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::shuffle(order.begin(), order.end(), std::mt19937_64(1));
+  std::vector<std::string> result;
+  for (const std::size_t i : order) result.push_back(names[i]);
+  return result;
+}
+
+void publish_rounds(const BenchOptions& options, const Load& load, Channel& channel) {
   Bus bus = open_bench_bus(options, "bench-publisher");
   Publisher publisher = bus.publisher({.name = {}, .ring_bytes = options.ring_bytes(), .wait = options.wait});
-  std::vector<std::string> topics;
-  for (std::uint64_t i = 0; i < topic_count; ++i) topics.push_back(fmt::format("scale.topic.{}", i));
+  if (load.idle_topics > 0) {
+    publish_in_batches(publisher, topic_names("idle", load.idle_topics), as_bytes("idle"), load.idle_topics);
+  }
+  std::vector<std::string> topics = topic_names("topic", load.topics);
   const std::string payload(options.size, 'x');
   channel.send("ready");
+  bool first = true;
   while (const auto order = channel.receive(forever)) {
     const std::uint64_t start = monotonic_ns();
     publish_in_batches(publisher, topics, as_bytes(payload), order->get<std::uint64_t>());
     channel.send(start);
+    if (std::exchange(first, false) && load.random_topics) topics = shuffled(topics);
   }
 }
 
@@ -161,7 +184,7 @@ World::World(const BenchOptions& options, const std::string& bus, const Load& lo
   if (load_.backlog > 0)
     start(loads_, "bench-backlog", 0, [&](Channel& c) { fill_backlog(options_, load_.backlog, c); });
   start(clients_, "bench-sub", 1, [&](Channel& channel) { take_rounds(options_, channel); });
-  start(clients_, "bench-pub", 0, [&](Channel& channel) { publish_rounds(options_, load_.topics, channel); });
+  start(clients_, "bench-pub", 0, [&](Channel& channel) { publish_rounds(options_, load_, channel); });
   // Each topic once: what the first event of a topic costs is not what one more event costs.
   measure(load_.topics);
 }

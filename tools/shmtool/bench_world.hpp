@@ -17,10 +17,12 @@ namespace ackring::tools {
 struct Load {
   std::uint64_t idle_subscriptions = 0;  // whose pattern matches nothing that is published
   unsigned holders = 0;                  // processes that hold a member of each of those; 0: they have no members
-  std::uint64_t topics = 1;              // of the measured events, in turn
-  std::uint64_t other_patterns = 0;      // that match nothing, 64 to a subscription
-  std::uint64_t backlog = 0;             // events of one more subscription that gets all of them and has no member
-  std::uint64_t unacked = 0;             // deliveries that a member of another subscription has taken and not acked
+  std::uint64_t topics = 1;              // of the measured events
+  bool random_topics = false;     // … not in the order in which they came first, but in a random one, again and again
+  std::uint64_t idle_topics = 0;  // that the publisher used once
+  std::uint64_t other_patterns = 0;  // that match nothing, 64 to a subscription
+  std::uint64_t backlog = 0;         // events of one more subscription that gets all of them and has no member
+  std::uint64_t unacked = 0;         // deliveries that a member of another subscription has taken and not acked
 };
 
 class World {
