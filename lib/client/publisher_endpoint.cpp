@@ -55,6 +55,7 @@ void PublisherEndpoint::take_over(Reply& reply, std::uint64_t next_sequence) {
   shm::Segment ring =
       shm::Segment::attach(reply.take(0), "publisher ring", shm::SegmentKind::ingress_ring, shm::Access::read_write);
   ring.close_fd();
+  ring.populate();
   shm::Segment cursor = shm::Segment::attach(reply.take(1), "publisher cursor", shm::SegmentKind::ingress_cursor,
                                              shm::Access::read_only, exchange::cursor_reserve_bytes);
   shm::UniqueFd bell = reply.take(2);

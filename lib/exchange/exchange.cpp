@@ -88,8 +88,10 @@ bool Exchange::step(std::uint64_t now_ns) {
   clock_ns_ = now_ns;
   std::size_t drained = 0;
   const std::size_t count = hot_.size();
+  std::size_t held_up = count;
+  // Always in the same order, so that between two looks at one publisher there is one batch of each other.
   for (std::size_t i = 0; i < count && i < hot_.size(); ++i) {
-    Ingress& ingress = *hot_[(turn_ + i) % hot_.size()];
+    Ingress& ingress = *hot_[i];
     if (!ingress.reader.readable()) {
       if (count == 1) ingress.reader.prefetch();  // so that the next record travels together with its tail
       continue;
@@ -98,9 +100,11 @@ bool Exchange::step(std::uint64_t now_ns) {
       ++drained;
       ingress.last_moved_ns = now_ns;
     }
+    if (std::exchange(short_of_room_, false)) held_up = i;
   }
   bool moved = drained != 0;
-  if (moved) ++turn_;
+  // Whoever found no room is the first for whom there may be some: nobody else always takes it before.
+  if (held_up < hot_.size()) std::rotate(hot_.begin(), hot_.begin() + held_up, hot_.begin() + held_up + 1);
   for (std::size_t i = 0; i < active_.size(); ++i) {
     // A batch more than may have come in: a backlog gets shorter under load, too.
     for (std::size_t batch = 0; batch <= drained && active_[i]->to_backlog && pump(*active_[i]); ++batch) moved = true;
@@ -199,6 +203,7 @@ bool Exchange::drain(Ingress& ingress, std::uint64_t now_ns, std::uint64_t until
     reader.advance(header.bytes);
   }
   const bool moved = reader.position() != from;
+  short_of_room_ = events<batch_events&& static_cast<std::int64_t>(until - reader.position())> 0;
   if (moved || redoing) {
     commit_sinks();
     if (redoing) [[unlikely]]

@@ -363,7 +363,7 @@ class Exchange {
   std::vector<Lane*> touched_members_;                // … the rings of dispatched subscriptions
   std::vector<Ingress*> hot_;                         // polled
   std::vector<Queue*> active_;                        // with something unsettled
-  std::size_t turn_ = 0;                              // of the round robin
+  bool short_of_room_ = false;                        // the last batch ended before an event for which a sink had none
   std::vector<std::unique_ptr<Queue>> queues_;        // by index; removed ones stay empty
   std::vector<std::unique_ptr<Ingress>> publishers_;  // by slot
   std::unique_ptr<LetterPublisher> letters_;          // once it is needed

@@ -60,6 +60,7 @@ void Exchange::create_ring(Lane& lane) {
   lane.ring_incarnation = incarnation;
   try {
     map_ring(lane);
+    lane.ring_segment.populate();  // not in map_ring(): a bus that is recovered may have thousands that nobody uses
   } catch (const Error&) {
     directory_.remove(ring_name(queue.id, incarnation));  // a successor would take it for the ring of a member
     throw;

@@ -133,6 +133,7 @@ PublisherGrant Exchange::open_publisher(std::uint64_t client, const std::string&
                                page->owner = stored(owner);
                              });
     map_ingress(fresh);
+    fresh.ring_segment.populate();
   } catch (const Error&) {
     directory_.remove(ring_file);
     directory_.remove(cursor_file);

@@ -258,6 +258,11 @@ Segment Segment::attach_client_file(const Directory& directory, const std::strin
 
 bool Segment::cut_short() const noexcept { return mapping_ && mapping_->guard.faulted(); }
 
+void Segment::populate() const noexcept {
+  // To read: that maps the pages around each at once, which a fault to write does not, and a tmpfs lets them be written.
+  if (valid()) (void)::madvise(base_, bytes_, MADV_POPULATE_READ);
+}
+
 void Segment::grow(std::size_t bytes) {
   if (bytes <= bytes_) return;
   const std::string object = mapping_ ? mapping_->object : name_;

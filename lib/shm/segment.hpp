@@ -49,6 +49,9 @@ class Segment {
 
   /// Makes the file at least `bytes` long, allocated. Throws Error (no_space).
   void grow(std::size_t bytes);
+  /// Maps every page now, not at the first touch: with 4 KiB pages, the faults of the first round through a ring that is
+  /// written take as long as 30 copies of its bytes. A wish: where the system does not do so, pages come as they are touched.
+  void populate() const noexcept;
 
   [[nodiscard]] bool valid() const noexcept { return base_ != nullptr; }
   [[nodiscard]] std::byte* data() const noexcept { return base_; }

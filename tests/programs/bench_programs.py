@@ -115,7 +115,9 @@ class Bench(Programs):
         for result in results:
             self.assertAlmostEqual(result["ratio"], result["events_per_s"] / result["memcpy_events_per_s"])
         self.assertEqual(len(pathlib.Path(lines).read_text(encoding="ascii").splitlines()), 5)
-        self.assertIn(b"ratio", self.tool("bench", "large", "--count", "20", "--rounds", "1", "--bytes", "64KiB"))
+        for option in ((), ("--processes",)):
+            self.assertIn(b"ratio", self.tool("bench", "large", "--count", "20", "--rounds", "1", "--bytes", "64KiB",
+                                              *option))
 
     def test_wrong_usage(self):
         for reason, *arguments in (

@@ -1,5 +1,6 @@
 #include "tools/shmtool/bench_copy.hpp"
 
+#include <fcntl.h>
 #include <sched.h>
 #include <sys/mman.h>
 
@@ -8,6 +9,9 @@
 #include <new>
 #include <string>
 
+#include "lib/ring/record.hpp"
+#include "lib/shm/descriptor.hpp"
+#include "lib/shm/format.hpp"
 #include "lib/shm/park.hpp"
 #include "lib/shm/word.hpp"
 #include "tools/common/child.hpp"
@@ -23,18 +27,27 @@ struct Counters {
   alignas(128) shm::Word<std::uint64_t> copied;   // by the core of the exchange
 };
 
-// Shared with children; the pages are there before anything is timed, as a ring's are in a run of some length.
-class Buffers {
+// A file in the directory of the bus, as the rings are, with its pages; without a name, so that nothing is left behind.
+shm::UniqueFd make_file(const BenchOptions& options, std::size_t bytes) {
+  shm::UniqueFd file(::open(options.directory.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600));
+  if (!file || ::posix_fallocate(file.get(), 0, static_cast<off_t>(bytes)) != 0)
+    throw Failure(status_refused, "bench large: no memory for the copies: free some");
+  return file;
+}
+
+// One process's view of the file. What it will touch is mapped before anything is timed.
+class Mapping {
  public:
-  explicit Buffers(std::size_t bytes) : bytes_(bytes) {
-    void* memory = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+  Mapping(int file, std::size_t bytes) : bytes_(bytes) {
+    void* memory = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, file, 0);
     if (memory == MAP_FAILED) throw Failure(status_refused, "bench large: no memory for the copies: free some");
     memory_ = static_cast<char*>(memory);
   }
-  ~Buffers() { ::munmap(memory_, bytes_); }
-  Buffers(const Buffers&) = delete;
-  Buffers& operator=(const Buffers&) = delete;
+  ~Mapping() { ::munmap(memory_, bytes_); }
+  Mapping(const Mapping&) = delete;
+  Mapping& operator=(const Mapping&) = delete;
   [[nodiscard]] char* at(std::size_t offset) const noexcept { return memory_ + offset; }
+  [[nodiscard]] Counters& counters() const noexcept { return *reinterpret_cast<Counters*>(memory_); }
 
  private:
   char* memory_ = nullptr;
@@ -54,22 +67,26 @@ void wait_until(Ready ready) {
 double copy_seconds(const BenchOptions& options, std::uint64_t count) {
   const std::size_t size = options.size;
   const std::size_t ring = options.ring_bytes();
-  const std::uint64_t slots = ring / size;
-  constexpr std::size_t head_bytes = 4096;
-  const Buffers memory(head_bytes + ring * (1 + options.subscribers));
+  // Payloads lie where those of events do: behind a header each, as many in a buffer as records in a ring.
+  const std::size_t stride = ring::record_bytes(size, 0, 0);
+  const std::uint64_t slots = ring / stride;
+  constexpr std::size_t head_bytes = shm::page_bytes;
   static_assert(sizeof(Counters) <= head_bytes);
-  Counters& counters = *new (memory.at(0)) Counters;
-  char* const ingress = memory.at(head_bytes);
+  const std::size_t file_bytes = head_bytes + ring * (1 + options.subscribers);
+  const shm::UniqueFd file = make_file(options, file_bytes);
+  new (Mapping(file.get(), file_bytes).at(0)) Counters;
+  const auto place = [&](std::uint64_t i) { return head_bytes + i % slots * stride + sizeof(shm::RecordHeader); };
 
   Child reader = Child::start("bench-copy", [&](Channel& channel) {
     pin_to_cpu(options.exchange_cpu());
+    const Mapping memory(file.get(), file_bytes);
+    Counters& counters = memory.counters();
     channel.send("ready");
     for (std::uint64_t i = 0; i < count; ++i) {
       // acquire(bench.written): the bytes of payload i
       wait_until([&] { return counters.written.load(std::memory_order_acquire) > i; });
-      const std::size_t place = i % slots * size;
-      for (unsigned j = 0; j < options.subscribers; ++j)
-        std::memcpy(ingress + ring * (1 + j) + place, ingress + place, size);
+      for (unsigned j = 1; j <= options.subscribers; ++j)
+        std::memcpy(memory.at(place(i) + ring * j), memory.at(place(i)), size);
       counters.copied.store(i + 1, std::memory_order_release);  // release(bench.copied): the slot may be written again
     }
     channel.send(monotonic_ns());
@@ -77,12 +94,14 @@ double copy_seconds(const BenchOptions& options, std::uint64_t count) {
   reader.channel().expect(std::chrono::seconds(30), "memcpy");
   Child writer = Child::start("bench-copy", [&](Channel& channel) {
     pin_to_cpu(options.client_cpu(0));
+    const Mapping memory(file.get(), head_bytes + ring);
+    Counters& counters = memory.counters();
     const std::string payload(size, 'x');
     const std::uint64_t start = monotonic_ns();
     for (std::uint64_t i = 0; i < count; ++i) {
       // acquire(bench.copied): the slot may be written again
       wait_until([&] { return i - counters.copied.load(std::memory_order_acquire) < slots; });
-      std::memcpy(ingress + i % slots * size, payload.data(), size);
+      std::memcpy(memory.at(place(i)), payload.data(), size);
       counters.written.store(i + 1, std::memory_order_release);  // release(bench.written): the bytes of payload i
     }
     channel.send(start);

@@ -15,6 +15,7 @@
 #include "tools/common/units.hpp"
 #include "tools/shmtool/bench_copy.hpp"
 #include "tools/shmtool/bench_flow.hpp"
+#include "tools/shmtool/bench_large_flow.hpp"
 #include "tools/shmtool/bench_modes.hpp"
 #include "tools/shmtool/bench_report.hpp"
 
@@ -28,6 +29,7 @@ struct LargeArguments {
   std::vector<std::uint64_t> sizes = {64u << 10, 1u << 20};
   std::vector<unsigned> subscribers = {1, 8};
   unsigned rounds = 5;
+  bool processes = false;
   bool json = false;
   std::string csv;
 };
@@ -48,7 +50,7 @@ nlohmann::ordered_json measure(const LargeArguments& arguments, BenchOptions opt
   for (unsigned round = 0; round < arguments.rounds; ++round) {
     copy_rates.push_back(static_cast<double>(count) / copy_seconds(options, count));
     const std::string run = fmt::format("large{}-{}", ::getpid(), round);
-    const BenchResult result = flow(options, run, count, 0);
+    const BenchResult result = arguments.processes ? flow(options, run, count, 0) : large_flow(options, run, count);
     if (result.lost + result.duplicates > 0)
       throw Failure(status_not_so,
                     "bench large: events lost or delivered twice: this must not happen: please report it");
@@ -76,6 +78,7 @@ nlohmann::ordered_json measure(const LargeArguments& arguments, BenchOptions opt
   add_yardstick(json, yardstick);
   json["wait"] = to_string(options.wait);
   json["machine"] = machine_description();
+  json["clients"] = arguments.processes ? "processes" : "one thread";
   return json;
 }
 
@@ -117,7 +120,9 @@ void add_bench_large(CLI::App& group, Globals& globals) {
       group, "large", "Large events beside memcpy alone",
       "Events from one publisher to each number of subscribers, and memcpy of as many bytes the same way: from the\n"
       "client's core into a buffer as large as a ring, and from there by the exchange's core into one per subscriber.\n"
-      "Rounds take turns; a ratio of 1 means that an event costs its copies and nothing else.\n\n"
+      "Rounds take turns; a ratio of 1 means that an event costs its copies and nothing else. Publisher and "
+      "subscribers\n"
+      "are one thread, so that no scheduler comes into it; with --processes, all those of a core take turns on it.\n\n"
       "Example:\n  shmtool bench large --bytes 64KiB,1MiB --subscribers 1,8");
   auto arguments = std::make_shared<LargeArguments>();
   add_parsed(command, "--bytes", "SIZE,SIZE,...", "Bytes of a payload (64KiB,1MiB)",
@@ -130,6 +135,8 @@ void add_bench_large(CLI::App& group, Globals& globals) {
   command.add_option("--count", arguments->options.count, "Events of a round (about 2 GB of deliveries)")
       ->check(above_zero())
       ->default_str("");
+  command.add_flag("--processes", arguments->processes,
+                   "A process for the publisher and one for each subscriber, instead of one thread for all of them");
   command.add_option("--rounds", arguments->rounds, "Rounds (5)")->check(CLI::Range(1, 1000));
   add_wait(command, arguments->options.wait, "How exchange and clients wait (adaptive)");
   command.add_option("--cpu", arguments->options.cpus, "Cores: the exchange's, then the clients', in turn (1,0)")
