@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <optional>
 #include <utility>
 
 #include "ackring/error.hpp"
@@ -131,10 +130,11 @@ bool Exchange::drain(Ingress& ingress, std::uint64_t now_ns, std::uint64_t until
   shm::IngressBlock& counts = ingress.block;
   const char* damage = nullptr;
   std::uint64_t events = 0;
-  std::optional<RouteScout> scout;
-  if (ingress.routes.size() >= RouteScout::worth_it) scout.emplace(reader, ingress.routes);
+  const bool scouts = ingress.routes.size() >= RouteScout::many_topics;
+  std::uint64_t scouted = scouts ? RouteScout::go_on(reader, ingress.routes, from, RouteScout::distance) : 0;
   while (static_cast<std::int64_t>(until - reader.position()) > 0 && (redoing || events < batch_events)) {
-    if (scout) scout->go_on();
+    if (scouts) [[unlikely]]
+      scouted = RouteScout::go_on(reader, ingress.routes, scouted, 1);
     RecordHeader header;
     const std::byte* record = nullptr;
     const ReadStatus status = reader.read_checked(header, record);
@@ -203,7 +203,8 @@ bool Exchange::drain(Ingress& ingress, std::uint64_t now_ns, std::uint64_t until
     reader.advance(header.bytes);
   }
   const bool moved = reader.position() != from;
-  short_of_room_ = events<batch_events&& static_cast<std::int64_t>(until - reader.position())> 0;
+  const bool more = static_cast<std::int64_t>(until - reader.position()) > 0;
+  short_of_room_ = more && events < batch_events;
   if (moved || redoing) {
     commit_sinks();
     if (redoing) [[unlikely]]

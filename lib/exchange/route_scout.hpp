@@ -1,4 +1,4 @@
-// RouteScout: walks ahead of X over the headers that a publisher has committed, and asks for the cache lines of their topics'
+// RouteScout: goes ahead of X over the headers that a publisher has committed, and asks for the cache lines of their topics'
 // routes, so that they are there when X comes by. Only hints: what it reads is validated again by who uses it.
 // Thread rules: X's thread.
 #pragma once
@@ -11,29 +11,23 @@
 
 namespace ackring::exchange {
 
-class RouteScout {
- public:
+struct RouteScout {
   /// With fewer topics their routes stay in the nearest caches, and a scout would cost more than it gains.
-  static constexpr std::size_t worth_it = 512;
+  static constexpr std::size_t many_topics = 512;
   /// Records between the scout and X: about as long as a line takes from memory.
   static constexpr int distance = 12;
 
-  RouteScout(const ring::RingReader& reader, const std::vector<Route*>& routes) noexcept
-      : reader_(reader), routes_(routes), position_(reader.position()) {
-    for (int i = 0; i < distance; ++i) go_on();
-  }
-  /// One record further.
-  void go_on() noexcept {
+  /// Asks for the routes of up to `records` records from `position` on, which is between the reader and its limit. Answers
+  /// the position behind the last of them. Not inlined, as X does so for few publishers, and has better uses for registers.
+  [[gnu::noinline]] static std::uint64_t go_on(const ring::RingReader& reader, const std::vector<Route*>& routes,
+                                               std::uint64_t position, int records) noexcept {
     ring::RecordHint hint;
-    if (!reader_.hint_at(position_, hint)) return;
-    position_ += hint.bytes;
-    if (hint.topic - 1 < routes_.size()) __builtin_prefetch(routes_[hint.topic - 1]);
+    for (int i = 0; i < records && reader.hint_at(position, hint); ++i) {
+      position += hint.bytes;
+      if (hint.topic - 1 < routes.size()) __builtin_prefetch(routes[hint.topic - 1]);
+    }
+    return position;
   }
-
- private:
-  const ring::RingReader& reader_;
-  const std::vector<Route*>& routes_;
-  std::uint64_t position_;
 };
 
 }  // namespace ackring::exchange

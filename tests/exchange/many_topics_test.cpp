@@ -9,7 +9,7 @@ using namespace ackring::test;
 
 namespace {
 
-constexpr int topics = 4 * exchange::RouteScout::worth_it;
+constexpr int topics = 4 * exchange::RouteScout::many_topics;
 
 std::string topic(int i) { return (i % 2 == 0 ? "even." : "odd.") + std::to_string(i); }
 
