@@ -119,6 +119,18 @@ class Bench(Programs):
             self.assertIn(b"ratio", self.tool("bench", "large", "--count", "20", "--rounds", "1", "--bytes", "64KiB",
                                               *option))
 
+    def test_large_beside_small(self):
+        lines = f"{self.directory}/small.csv"
+        result = json.loads(self.tool("bench", "large", "--count", "20", "--rounds", "1", "--bytes", "1MiB",
+                                      "--subscribers", "2", "--small-rate", "1000", "--json", "--csv", lines))
+        self.assertEqual((result["small_rate"], result["clients"]), (1000, "one thread"))
+        self.assertLessEqual(result["small_alone_p50_ns"], result["small_alone_p99_ns"])
+        self.assertLessEqual(result["small_beside_p50_ns"], result["small_beside_p99_ns"])
+        self.assertGreater(result["batch_ns"], 10_000)  # 2 MiB in less would be 200 GB/s
+        self.assertIn("small_beside_p99_ns", pathlib.Path(lines).read_text(encoding="ascii").splitlines()[0])
+        text = self.tool("bench", "large", "--count", "20", "--rounds", "1", "--bytes", "64KiB", "--small-rate", "1000")
+        self.assertIn(b"small events: p50", text)
+
     def test_wrong_usage(self):
         for reason, *arguments in (
                 ("--rate", "throughput", "--rate", "5"), ("core", "latency", "--cpu", "5000"),
@@ -128,7 +140,7 @@ class Bench(Programs):
                 ("excludes", "latency", "--bytes", "64", "--sweep"), ("excludes", "latency", "--size", "64", "--sweep"),
                 ("needs several sizes", "throughput", "--plot-sizes", "x.svg"),
                 ("more than 1,024", "fanout", "--subscribers", "256", "--members", "5"),
-                ("'0' is below 1", "large", "--bytes", "0"), ("--subscribers", "large", "--subscribers", "0"),
+                ("'0' is below 1", "large", "--bytes", "0"), ("--subscribers", "large", "--subscribers", "0"), ("--small-rate", "large", "--small-rate", "0"),
                 ("--topics", "scale", "--topics", "0"), ("--holders", "scale", "--holders", "65"),
                 ("--warm-up", "latency", "--warm-up", "many")):
             self.refused(reason, *arguments)

@@ -15,6 +15,7 @@
 #include "tools/common/units.hpp"
 #include "tools/shmtool/bench_copy.hpp"
 #include "tools/shmtool/bench_flow.hpp"
+#include "tools/shmtool/bench_large_delay.hpp"
 #include "tools/shmtool/bench_large_flow.hpp"
 #include "tools/shmtool/bench_modes.hpp"
 #include "tools/shmtool/bench_report.hpp"
@@ -29,10 +30,26 @@ struct LargeArguments {
   std::vector<std::uint64_t> sizes = {64u << 10, 1u << 20};
   std::vector<unsigned> subscribers = {1, 8};
   unsigned rounds = 5;
+  double small_rate = 0;  // 0: no small events
   bool processes = false;
   bool json = false;
   std::string csv;
 };
+
+// What small events of another publisher wait for, alone and beside large ones.
+nlohmann::ordered_json measure_delays(const BenchOptions& options) {
+  const std::uint64_t count =
+      options.count > 0 ? options.count : std::max<std::uint64_t>(100, std::llround(options.rate));
+  const std::string run = fmt::format("delay{}", ::getpid());
+  const DelayResult alone = small_delay(options, run + "-alone", count, false);
+  const DelayResult beside = small_delay(options, run + "-beside", count, true);
+  return {{"small_rate", options.rate},
+          {"small_alone_p50_ns", alone.latency.percentile(50)},
+          {"small_alone_p99_ns", alone.latency.percentile(99)},
+          {"small_beside_p50_ns", beside.latency.percentile(50)},
+          {"small_beside_p99_ns", beside.latency.percentile(99)},
+          {"batch_ns", beside.batch_ns}};
+}
 
 // One size and number of subscribers, on an exchange of its own.
 nlohmann::ordered_json measure(const LargeArguments& arguments, BenchOptions options) {
@@ -57,6 +74,11 @@ nlohmann::ordered_json measure(const LargeArguments& arguments, BenchOptions opt
     rates.push_back(static_cast<double>(count) / result.seconds);
     ratios.push_back(rates.back() / copy_rates.back());
   }
+  nlohmann::ordered_json delays;
+  if (arguments.small_rate > 0) {
+    options.rate = arguments.small_rate;
+    delays = measure_delays(options);
+  }
   exchange.stop();
   yardstick.after_ns = cacheline_round_trip_ns(options.client_cpu(0), options.exchange_cpu());
   const double deliveries = median(rates) * options.subscribers;
@@ -79,16 +101,24 @@ nlohmann::ordered_json measure(const LargeArguments& arguments, BenchOptions opt
   json["wait"] = to_string(options.wait);
   json["machine"] = machine_description();
   json["clients"] = arguments.processes ? "processes" : "one thread";
+  if (!delays.is_null()) json.update(delays);
   return json;
 }
 
 std::string line_of(const nlohmann::ordered_json& json) {
-  return fmt::format(
+  std::string line = fmt::format(
       "  {:>9} bytes, 1 -> {:<3} {:>6.2f} GB/s delivered, memcpy alone {:>6.2f} GB/s, ratio {:.3f} ({:.3f} to "
       "{:.3f})\n",
       format_count(json.at("size")), json.at("subscribers").dump(), json.at("bytes_per_s").get<double>() / 1e9,
       json.at("memcpy_bytes_per_s").get<double>() / 1e9, json.at("ratio").get<double>(),
       json.at("ratio_min").get<double>(), json.at("ratio_max").get<double>());
+  if (!json.contains("small_rate")) return line;
+  const auto us = [&json](const char* key) { return json.at(key).get<double>() / 1e3; };
+  line += fmt::format(
+      "  {:>16} small events: p50 {:.1f} us, p99 {:.1f} us; beside these {:.1f} and {:.1f} us (a batch: {:.1f} us)\n",
+      "", us("small_alone_p50_ns"), us("small_alone_p99_ns"), us("small_beside_p50_ns"), us("small_beside_p99_ns"),
+      us("batch_ns"));
+  return line;
 }
 
 int run(const LargeArguments& arguments) {
@@ -137,6 +167,11 @@ void add_bench_large(CLI::App& group, Globals& globals) {
       ->default_str("");
   command.add_flag("--processes", arguments->processes,
                    "A process for the publisher and one for each subscriber, instead of one thread for all of them");
+  command
+      .add_option("--small-rate", arguments->small_rate,
+                  "Also: 64-byte events of another publisher at this rate, for a second, alone and beside large ones")
+      ->check(above_zero())
+      ->default_str("");
   command.add_option("--rounds", arguments->rounds, "Rounds (5)")->check(CLI::Range(1, 1000));
   add_wait(command, arguments->options.wait, "How exchange and clients wait (adaptive)");
   command.add_option("--cpu", arguments->options.cpus, "Cores: the exchange's, then the clients', in turn (1,0)")
