@@ -13,6 +13,7 @@
 #include "tools/common/cacheline.hpp"
 #include "tools/common/machine.hpp"
 #include "tools/common/program.hpp"
+#include "tools/common/ring_relay.hpp"
 #include "tools/common/units.hpp"
 #include "tools/shmtool/bench_modes.hpp"
 #include "tools/shmtool/bench_plot.hpp"
@@ -71,6 +72,9 @@ std::pair<BenchResult, Yardstick> measure(const BenchArguments& arguments, Bench
     options.directory = directory->path();
   }
   Yardstick yardstick;
+  const bool closed_loop = options.mode == "latency" && options.rate == 0;
+  const auto bare_rings_ns = [&] { return ring_relay_ns(options.client_cpu(0), options.exchange_cpu(), options.size); };
+  if (closed_loop) yardstick.bare_rings_ns = bare_rings_ns() / 2;
   yardstick.before_ns = cacheline_round_trip_ns(options.client_cpu(0), options.exchange_cpu());
   if (!arguments.attach) exchange.emplace(start_exchange(options));
   BenchResult result = options.mode != "latency"                 ? bench_throughput(options)
@@ -78,6 +82,7 @@ std::pair<BenchResult, Yardstick> measure(const BenchArguments& arguments, Bench
                                                                  : bench_latency(options);
   if (exchange) exchange->stop();
   yardstick.after_ns = cacheline_round_trip_ns(options.client_cpu(0), options.exchange_cpu());
+  if (closed_loop) yardstick.bare_rings_ns += bare_rings_ns() / 2;
   return {std::move(result), yardstick};
 }
 

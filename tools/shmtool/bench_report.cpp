@@ -89,6 +89,7 @@ nlohmann::ordered_json to_json(const BenchOptions& options, const BenchResult& r
   json["late_p99_ns"] = result.lateness.percentile(99);
   json["wait"] = to_string(options.wait);
   json["regime"] = yardstick.regime();
+  if (yardstick.bare_rings_ns > 0) json["bare_rings_ns"] = yardstick.bare_rings_ns;
   return json;
 }
 
@@ -134,6 +135,11 @@ std::string to_text(const nlohmann::ordered_json& json) {
                                    {"max   ", "max_ns"}}) {
     text += fmt::format("  {} {:>10}  {:>8.1f} round trips\n", label, format_duration(json.at(key).get<double>()),
                         round_trips(key));
+  }
+  if (json.contains("bare_rings_ns")) {
+    const double bare_ns = json.at("bare_rings_ns");
+    text += fmt::format("  two bare rings, there and back: {}: p50 is {:.2f} times that\n", format_duration(bare_ns),
+                        json.at("p50_ns").get<double>() / bare_ns);
   }
   if (json.at("rate") > 0) {
     text += fmt::format("  published too late by {} (p50), {} (p99), which is in the above\n",

@@ -16,6 +16,7 @@ namespace ackring::tools {
 struct Yardstick {
   double before_ns = 0;
   double after_ns = 0;
+  double bare_rings_ns = 0;  // ring_relay_ns(), before and after; 0: not measured
 
   [[nodiscard]] double mean_ns() const noexcept { return (before_ns + after_ns) / 2; }
   [[nodiscard]] bool changed() const noexcept { return before_ns > 1.5 * after_ns || after_ns > 1.5 * before_ns; }
