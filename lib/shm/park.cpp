@@ -3,7 +3,6 @@
 #include <fcntl.h>
 #include <linux/membarrier.h>
 #include <poll.h>
-#include <sched.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -154,19 +153,6 @@ bool Bell::wait(std::uint64_t timeout_ns) const noexcept {
     }
     if (to_ns(left) == 0) return false;
   }
-}
-
-Backoff::Step Backoff::wait() noexcept {
-  if (round_ < spins_) {
-    if (++round_ > spins_without_pause) cpu_relax();
-    return Step::again;
-  }
-  if (round_ - spins_ < yields_) {
-    ++round_;
-    ::sched_yield();
-    return Step::again;
-  }
-  return Step::park;
 }
 
 }  // namespace ackring::shm
