@@ -43,6 +43,8 @@ Rings take_rings(int fd, bool& closed) noexcept {
     const ssize_t got = ::recv(fd, buffer.data(), buffer.size(), MSG_DONTWAIT);
     if (got > 0) {
       some = true;
+      // Less than asked for is all there was: another call would only say so. A closed end is told by the next one.
+      if (static_cast<std::size_t>(got) < buffer.size()) break;
     } else if (got == 0) {
       closed = true;
       break;
