@@ -228,7 +228,7 @@ void Host::run() {
   State& state = *state_;
   Exchange& exchange = *state.exchange;
   if (state.options.guard_bus_errors) shm::unblock_bus_errors();  // it need not be the thread that made the host
-  shm::Backoff backoff(state.options.wait);
+  shm::Backoff backoff(state.options.wait, shm::Side::exchange);
   std::uint64_t now_ns = shm::Environment::now_ns();
   std::uint32_t rounds = 0;
   bool flows = false;                                            // events have moved since the clock was looked at

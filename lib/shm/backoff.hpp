@@ -3,7 +3,7 @@
 // Looking for work pays where it comes sooner than a wake-up takes, and only on a core that nobody else needs. So a side
 // goes on looking for about as long as its last waits took, up to a bound; not at all where they took longer than that
 // (after KVM's halt polling: Documentation/virt/kvm/halt-polling.rst); and parks early where its yields let others run and
-// brought nothing.
+// brought nothing, or went to somebody who kept the core.
 //
 // Thread rules: one thread.
 #pragma once
@@ -18,6 +18,9 @@ namespace ackring::shm {
 /// A pause takes about as long as half the way of a cache line: what comes at once is not made to wait for its end.
 inline constexpr std::uint32_t spins_without_pause = 64;
 
+/// Who waits.
+enum class Side { client, exchange };
+
 class Backoff {
  public:
   enum class Step { spin, yield, park };
@@ -26,11 +29,14 @@ class Backoff {
     std::uint32_t spins = 0;          // rounds before the first yield; `endless`: it never yields and never parks
     std::uint64_t most_yield_ns = 0;  // how long it yields at most; 0: it parks after the spins, and learns nothing
     bool only_core = false;           // of this machine: whoever is to make work must be let run for it
+    // Whether it leaves a core to a thread that keeps it. Clients do not: many that share a core take turns by yields, and a
+    // turn of all the others is long too.
+    bool gives_way = false;
   };
   static constexpr std::uint32_t endless = std::numeric_limits<std::uint32_t>::max();
 
   /// With the bounds of this way to wait on this machine.
-  explicit Backoff(Wait wait) noexcept;
+  explicit Backoff(Wait wait, Side side = Side::client) noexcept;
   explicit Backoff(const Limits& limits) noexcept
       : limits_(limits),
         spins_(limits.only_core && limits.spins != endless ? 0 : limits.spins),
@@ -77,11 +83,13 @@ class Backoff {
   Limits limits_;
   std::uint32_t spins_;
   std::uint32_t round_ = 0;
-  bool slow_ = false;        // this wait is beyond its spins
-  bool shared_ = false;      // somebody else needed the core during the last wait
-  bool alone_ = false;       // nobody did at the last yield
-  std::uint32_t vain_ = 0;   // yields of this wait that let somebody else run
-  std::uint32_t quick_ = 0;  // how often work came without a slow wait since the last one
+  bool slow_ = false;                // this wait is beyond its spins
+  bool shared_ = false;              // somebody else needed the core during the last wait
+  bool alone_ = false;               // nobody did at the last yield
+  std::uint32_t vain_ = 0;           // yields of this wait that let somebody else run
+  std::uint32_t quick_ = 0;          // how often work came without a slow wait since the last one
+  std::uint32_t slice_waits_ = 0;    // in which another yield that takes a slice tells that somebody keeps the core
+  std::uint32_t crowded_waits_ = 0;  // that park at once, as a yield went to somebody who kept the core
   std::uint64_t window_ns_;
   std::uint64_t since_ns_ = 0;  // when it slowed down
   std::uint64_t last_ns_ = 0;   // of the clock

@@ -158,7 +158,7 @@ TEST_CASE("on a core that others need it parks after some yields, and does not s
   // Yields that bring something are the way to share a core: it goes on by them, without spins between.
   for (int i = 0; i < 20; ++i) {
     waiter.backoff.slow_down(waiter.now_ns);
-    waiter.yield_once(1'000 * us);
+    waiter.yield_once(2'000 * us);
     CHECK(waiter.backoff.next() == Step::yield);
     waiter.backoff.found();
     CHECK(waiter.backoff.window_ns() == most_ns);
@@ -187,6 +187,34 @@ TEST_CASE("yields that let others run count within one wait, and not against its
   CHECK(waiter.backoff.next() == Step::yield);
   waiter.yield_once(long_ns);
   CHECK(waiter.backoff.next() == Step::park);
+}
+
+TEST_CASE("where yields went to somebody who kept the core, it sleeps at once for many waits, if it is to give way") {
+  for (const bool gives_way : {true, false}) {
+    Waiter waiter{Backoff({.spins = spins, .most_yield_ns = most_ns, .gives_way = gives_way})};
+    const auto wait_for_slice = [&waiter](std::uint64_t ns) {
+      (void)waiter.spin();
+      waiter.backoff.slow_down(waiter.now_ns);
+      waiter.yield_once(ns);
+      const Step next = waiter.backoff.next();
+      waiter.backoff.found();
+      return next;
+    };
+    // One alone may have been a core that the hypervisor took away.
+    CHECK(wait_for_slice(2'500 * us) == Step::yield);
+    for (int i = 0; i < 16; ++i) CHECK(wait_for_slice(i % 2 == 0 ? short_ns : long_ns) == Step::yield);
+    CHECK(wait_for_slice(2'500 * us) == Step::yield);
+    for (int i = 0; i < 15; ++i) CHECK(wait_for_slice(short_ns) == Step::yield);
+    CHECK(wait_for_slice(2'500 * us) == (gives_way ? Step::park : Step::yield));
+    if (!gives_way) continue;
+    for (int i = 0; i < 1'000; ++i) {
+      REQUIRE(waiter.spin() == 0);
+      REQUIRE(waiter.backoff.next() == Step::park);
+      REQUIRE(waiter.wait(20 * us) == 0);
+    }
+    CHECK(waiter.spin() == spins);
+    CHECK(waiter.wait(20 * us) == 20 * us);
+  }
 }
 
 TEST_CASE("a gap in a stream does not make it look shorter, one between single events does") {
