@@ -61,7 +61,7 @@ enum class Pending {
 
 /// How a side that has nothing to do waits.
 enum class Wait {
-  adaptive,  ///< spin shortly, then yield the core, then sleep until woken
+  adaptive,  ///< spin shortly, yield the core for about as long as the last waits took, then sleep until woken
   spin,      ///< never sleep (a core of its own is assumed)
   park,      ///< sleep at once
 };

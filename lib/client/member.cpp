@@ -25,7 +25,8 @@ constexpr std::uint64_t records_offset(std::uint64_t slots) noexcept {
 
 }  // namespace
 
-Member::Member(std::shared_ptr<Connection> connection, Wait wait) : wait_(wait), connection_(std::move(connection)) {}
+Member::Member(std::shared_ptr<Connection> connection, Wait wait)
+    : backoff_(wait), connection_(std::move(connection)) {}
 
 Member::~Member() {
   leave();
@@ -129,22 +130,27 @@ bool Member::wait_for_record(Nanoseconds timeout) {
     return arm();
   }
   const std::uint64_t deadline = deadline_after(timeout);
-  shm::Backoff backoff = make_backoff(wait_);
   for (std::uint32_t round = 1;; ++round) {
-    if (reader_.peek() != nullptr) return true;
+    if (reader_.peek() != nullptr) {
+      backoff_.found();
+      return true;
+    }
     if (!guard_.open()) return false;
     reader_.prefetch();
-    const bool park = backoff.wait() == shm::Backoff::Step::park;
-    if (!park && (wait_ == Wait::spin || round <= adaptive_spins) && round % rounds_per_clock != 0) continue;
+    const shm::Backoff::Step step = backoff_.wait();
+    if (step == shm::Backoff::Step::spin && round % rounds_per_clock != 0) continue;
     const std::uint64_t now = shm::Environment::now_ns();
-    if (now >= deadline) return arm();
-    if (!park) continue;
+    if (now >= deadline) {
+      backoff_.gave_up();
+      return arm();
+    }
+    if (step != shm::Backoff::Step::park) continue;
     ack_.parked().store(1, std::memory_order_relaxed);  // relaxed: ordered by the park protocol (shm/park.hpp)
     shm::barrier_for_parker();
     const bool there = reader_.peek() != nullptr;
     if (!there) (void)bell_.wait(std::min(deadline - now, longest_park_ns));
     ack_.parked().store(0, std::memory_order_relaxed);  // relaxed: a late look costs one ring of the bell
-    if (there) return true;
+    backoff_.woke(shm::Environment::now_ns());
   }
 }
 

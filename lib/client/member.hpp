@@ -22,6 +22,7 @@
 #include "lib/client/use_guard.hpp"
 #include "lib/ring/ack_table.hpp"
 #include "lib/ring/spsc_ring.hpp"
+#include "lib/shm/backoff.hpp"
 #include "lib/shm/park.hpp"
 #include "lib/shm/segment.hpp"
 
@@ -109,7 +110,7 @@ class Member final : public Endpoint {
   shm::Word32 detached_count_{};  // entries of `detached_`
   shm::Word32 polled_{};          // fd() was called
   shm::Bell bell_;
-  Wait wait_;
+  shm::Backoff backoff_;  // the taking thread's
   std::shared_ptr<Connection> connection_;
   std::shared_ptr<const BusView> view_;
   shm::Segment ring_segment_;

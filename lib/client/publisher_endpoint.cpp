@@ -14,7 +14,7 @@
 namespace ackring::client {
 
 PublisherEndpoint::PublisherEndpoint(std::shared_ptr<Connection> connection, Wait wait)
-    : wait_(wait), connection_(std::move(connection)) {}
+    : backoff_(wait), connection_(std::move(connection)) {}
 
 PublisherEndpoint::~PublisherEndpoint() {
   if (connection_ != nullptr && ring_ != nullptr) {
@@ -215,15 +215,20 @@ void PublisherEndpoint::ring_if_not_polled() {
 // Waits for something that comes with a move of the cursor's `consumed`. False: it did not come in time.
 template <class Ready>
 bool PublisherEndpoint::wait_until(Ready ready, std::uint64_t deadline_ns) {
-  shm::Backoff backoff = make_backoff(wait_);
   for (std::uint32_t round = 1;; ++round) {
-    if (ready()) return true;
+    if (ready()) {
+      backoff_.found();
+      return true;
+    }
     if (!guard_.open()) return false;
-    const bool park = backoff.wait() == shm::Backoff::Step::park;
-    if (!park && round <= adaptive_spins && round % rounds_per_clock != 0) continue;
+    const shm::Backoff::Step step = backoff_.wait();
+    if (step == shm::Backoff::Step::spin && round % rounds_per_clock != 0) continue;
     const std::uint64_t now = shm::Environment::now_ns();
-    if (now >= deadline_ns) return false;
-    if (!park) continue;
+    if (now >= deadline_ns) {
+      backoff_.gave_up();
+      return false;
+    }
+    if (step != shm::Backoff::Step::park) continue;
     ring_if_not_polled();
     // relaxed: ordered by the park protocol (shm/park.hpp)
     ring_->parked.store(1, std::memory_order_relaxed);
@@ -231,7 +236,7 @@ bool PublisherEndpoint::wait_until(Ready ready, std::uint64_t deadline_ns) {
     const bool there = ready();
     if (!there) (void)bell_.wait(std::min(deadline_ns - now, longest_park_ns));
     ring_->parked.store(0, std::memory_order_relaxed);  // relaxed: a late look costs one ring of the bell
-    if (there) return true;
+    backoff_.woke(shm::Environment::now_ns());
   }
 }
 

@@ -26,6 +26,7 @@
 #include "lib/client/topic_numbers.hpp"
 #include "lib/client/use_guard.hpp"
 #include "lib/ring/spsc_ring.hpp"
+#include "lib/shm/backoff.hpp"
 #include "lib/shm/park.hpp"
 #include "lib/shm/segment.hpp"
 
@@ -125,7 +126,7 @@ class PublisherEndpoint final : public Endpoint {
   TopicNumbers::Place asked_ = TopicNumbers::nowhere;  // of topics_: X has not said yet whether there is room
   const shm::Word32* topic_map_ = nullptr;             // of the cursor
   shm::Bell bell_;
-  Wait wait_;
+  shm::Backoff backoff_;
   std::shared_ptr<Connection> connection_;
   std::shared_ptr<const BusView> view_;
   shm::Segment ring_segment_;

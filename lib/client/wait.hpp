@@ -8,7 +8,6 @@
 
 #include "ackring/options.hpp"
 #include "lib/shm/environment.hpp"
-#include "lib/shm/park.hpp"
 
 namespace ackring::client {
 
@@ -16,21 +15,6 @@ namespace ackring::client {
 inline constexpr std::uint64_t longest_park_ns = 100'000'000;
 /// Spinning looks at the clock once in so many rounds.
 inline constexpr std::uint32_t rounds_per_clock = 64;
-
-inline constexpr std::uint32_t adaptive_spins = 200;
-inline constexpr std::uint32_t adaptive_yields = 400;
-
-[[nodiscard]] inline shm::Backoff make_backoff(Wait wait) noexcept {
-  switch (wait) {
-    case Wait::spin:
-      return {std::numeric_limits<std::uint32_t>::max(), 0};
-    case Wait::park:
-      return {0, 0};
-    case Wait::adaptive:
-      break;
-  }
-  return {adaptive_spins, adaptive_yields};
-}
 
 /// CLOCK_MONOTONIC nanoseconds; a timeout below 0 is one of 0, a very long one never ends.
 [[nodiscard]] inline std::uint64_t deadline_after(Nanoseconds timeout) {

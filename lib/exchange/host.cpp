@@ -1,7 +1,6 @@
 #include "lib/exchange/host.hpp"
 
 #include <poll.h>
-#include <sched.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -16,6 +15,7 @@
 #include "lib/exchange/exchange.hpp"
 #include "lib/exchange/service.hpp"
 #include "lib/exchange/snapshot.hpp"
+#include "lib/shm/backoff.hpp"
 #include "lib/shm/bus_error_guard.hpp"
 #include "lib/shm/lock.hpp"
 #include "lib/shm/park.hpp"
@@ -32,8 +32,6 @@ constexpr std::uint64_t control_part = 4;           // … and so many times as 
 constexpr std::uint64_t longest_look_ns = 500'000;  // at clients' requests; one of them may take longer
 constexpr std::uint64_t flow_ns = 10'000'000;       // events that came this long ago still count as flowing
 constexpr int accepts_per_look = 16;
-constexpr std::uint32_t spins_before_yield = 256;
-constexpr std::uint32_t yields_before_park = 200;
 
 const char* const lock_file = "exchange.lock";
 
@@ -230,15 +228,14 @@ void Host::run() {
   State& state = *state_;
   Exchange& exchange = *state.exchange;
   if (state.options.guard_bus_errors) shm::unblock_bus_errors();  // it need not be the thread that made the host
-  const Wait wait = state.options.wait;
+  shm::Backoff backoff(state.options.wait, shm::Side::exchange);
   std::uint64_t now_ns = shm::Environment::now_ns();
-  std::uint32_t idle = 0;
   std::uint32_t rounds = 0;
   bool flows = false;                                            // events have moved since the clock was looked at
   while (state.stopping.load(std::memory_order_relaxed) == 0) {  // relaxed: stop() also rings stop_event
     const bool moved = exchange.step(now_ns);
     // The clock and the sockets are looked at now and then: both cost more than a look at a ring.
-    if ((++rounds & 63) == 0 || (!moved && idle >= spins_before_yield)) {
+    if ((++rounds & 63) == 0 || (!moved && backoff.slow())) {
       now_ns = shm::Environment::now_ns();
       if (moved || flows) state.moved_ns = now_ns;
       flows = false;
@@ -252,18 +249,10 @@ void Host::run() {
     }
     if (moved) {
       flows = true;
-      idle = 0;
+      backoff.found();
       continue;
     }
-    ++idle;
-    if (wait == Wait::spin || (wait == Wait::adaptive && idle < spins_before_yield)) {
-      if (idle > shm::spins_without_pause) shm::cpu_relax();
-      continue;
-    }
-    if (wait == Wait::adaptive && idle < spins_before_yield + yields_before_park) {
-      ::sched_yield();
-      continue;
-    }
+    if (backoff.wait() != shm::Backoff::Step::park) continue;
     if (exchange.prepare_park()) {
       const bool soon = exchange.needs_tick() || state.service->needs_tick();
       state.poll_control(static_cast<int>((soon ? tick_ns : idle_tick_ns) / 1'000'000));
@@ -271,7 +260,7 @@ void Host::run() {
       if (now_ns >= state.next_tick_ns) state.tick(now_ns);
     }
     exchange.unpark();
-    idle = wait == Wait::adaptive ? spins_before_yield / 2 : 0;
+    backoff.woke(now_ns);
   }
   // What is committed is routed before the exchange goes, and whose client has gone is seen; a clean stop leaves nothing
   // for recovery to do.

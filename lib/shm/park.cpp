@@ -3,7 +3,6 @@
 #include <fcntl.h>
 #include <linux/membarrier.h>
 #include <poll.h>
-#include <sched.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -44,6 +43,8 @@ Rings take_rings(int fd, bool& closed) noexcept {
     const ssize_t got = ::recv(fd, buffer.data(), buffer.size(), MSG_DONTWAIT);
     if (got > 0) {
       some = true;
+      // Less than asked for is all there was: another call would only say so. A closed end is told by the next one.
+      if (static_cast<std::size_t>(got) < buffer.size()) break;
     } else if (got == 0) {
       closed = true;
       break;
@@ -154,19 +155,6 @@ bool Bell::wait(std::uint64_t timeout_ns) const noexcept {
     }
     if (to_ns(left) == 0) return false;
   }
-}
-
-Backoff::Step Backoff::wait() noexcept {
-  if (round_ < spins_) {
-    if (++round_ > spins_without_pause) cpu_relax();
-    return Step::again;
-  }
-  if (round_ - spins_ < yields_) {
-    ++round_;
-    ::sched_yield();
-    return Step::again;
-  }
-  return Step::park;
 }
 
 }  // namespace ackring::shm

@@ -1,4 +1,4 @@
-// Waiting: spin, then yield, then park on a bell.
+// Parking on a bell. When to park is told by lib/shm/backoff.hpp.
 //
 // Protocol (F10): the side that wants to sleep stores its parked word, calls `barrier_for_parker()`, looks once more
 // for work, and only then sleeps. The side that makes work stores it, calls `fence_for_waker()` (nothing where
@@ -61,22 +61,5 @@ inline void cpu_relax() noexcept {
   asm volatile("isb" ::: "memory");
 #endif
 }
-
-/// A pause takes about as long as half the way of a cache line: what comes at once is not made to wait for its end.
-inline constexpr std::uint32_t spins_without_pause = 64;
-
-/// Decides how to wait next: spins `spins` rounds, then yields `yields` rounds, then says park.
-class Backoff {
- public:
-  enum class Step { again, park };
-  Backoff(std::uint32_t spins, std::uint32_t yields) noexcept : spins_(spins), yields_(yields) {}
-  void reset() noexcept { round_ = 0; }
-  Step wait() noexcept;
-
- private:
-  std::uint32_t spins_;
-  std::uint32_t yields_;
-  std::uint32_t round_ = 0;
-};
 
 }  // namespace ackring::shm

@@ -131,6 +131,24 @@ class Bench(Programs):
         text = self.tool("bench", "large", "--count", "20", "--rounds", "1", "--bytes", "64KiB", "--small-rate", "1000")
         self.assertIn(b"small events: p50", text)
 
+    def test_waiting(self):
+        small = ("waiting", "--count", "30", "--rounds", "3", "--rate", "2000", "--idle", "20ms")
+        result = json.loads(self.tool("bench", *small, "--json"))
+        self.assertEqual([key for key in result if key != "regime_changed"],
+                         ["mode", "size", "rate", "count", "rounds", "p50_ns", "p99_ns", "bare_p50_ns", "bare_p99_ns", "ratio",
+                          "ratio_min", "ratio_max", "exchange_cpu", "client_cpu", "bare_exchange_cpu", "bare_client_cpu",
+                          "exchange_idle_cpu", "client_idle_cpu", "lost", "duplicates", "ratios", "cacheline_rtt_ns", "regime",
+                          "wait", "machine"])
+        self.assertEqual([result[key] for key in ("mode", "size", "rate", "count", "rounds", "wait", "lost", "duplicates")],
+                         ["waiting", 64, 2000, 30, 3, "park", 0, 0])
+        self.assertEqual(sorted(result["ratios"]), [result["ratio_min"], result["ratio"], result["ratio_max"]])
+        # Whoever is woken, and counts, runs; whoever only watches a clock meanwhile sleeps.
+        for key in ("p50_ns", "bare_p50_ns", "exchange_cpu", "client_cpu", "bare_exchange_cpu", "bare_client_cpu"):
+            self.assertGreater(result[key], 0, key)
+        text = self.tool("bench", *small, "--wait", "adaptive", "--size", "1KiB").decode()
+        for word in ("waiting: adaptive", "30 events of 1024 bytes", "two bare wake-ups", "median of 3 rounds", "idle: exchange"):
+            self.assertIn(word, text)
+
     def test_wrong_usage(self):
         for reason, *arguments in (
                 ("--rate", "throughput", "--rate", "5"), ("core", "latency", "--cpu", "5000"),
@@ -140,7 +158,12 @@ class Bench(Programs):
                 ("excludes", "latency", "--bytes", "64", "--sweep"), ("excludes", "latency", "--size", "64", "--sweep"),
                 ("needs several sizes", "throughput", "--plot-sizes", "x.svg"),
                 ("more than 1,024", "fanout", "--subscribers", "256", "--members", "5"),
+<<<<<<< HEAD
                 ("'0' is below 1", "large", "--bytes", "0"), ("--subscribers", "large", "--subscribers", "0"), ("--small-rate", "large", "--small-rate", "0"),
+=======
+                ("--rate", "waiting", "--rate", "0"), ("--idle", "waiting", "--idle", "soon"),
+                ("'0' is below 1", "large", "--bytes", "0"), ("--subscribers", "large", "--subscribers", "0"),
+>>>>>>> 5039f7f32ecdb08d6512753716404fa2a97d8550
                 ("--topics", "scale", "--topics", "0"), ("--holders", "scale", "--holders", "65"),
                 ("--warm-up", "latency", "--warm-up", "many")):
             self.refused(reason, *arguments)

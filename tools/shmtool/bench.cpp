@@ -278,6 +278,7 @@ void add_bench(CLI::App& app, Globals& globals) {
            "Example:\n  shmtool bench fanout --subscribers 4");
   add_bench_scale(group, globals);
   add_bench_large(group, globals);
+  add_bench_waiting(group, globals);
 }
 
 }  // namespace ackring::tools

@@ -13,6 +13,7 @@ namespace ackring::tools {
 
 void add_bench_scale(CLI::App& group, Globals& globals);
 void add_bench_large(CLI::App& group, Globals& globals);
+void add_bench_waiting(CLI::App& group, Globals& globals);
 
 /// `0,64,4KiB`. Throws std::invalid_argument; for sizes below `least`, too.
 [[nodiscard]] std::vector<std::uint64_t> parse_sizes(const std::string& text, std::uint64_t least);
