@@ -158,12 +158,9 @@ class Bench(Programs):
                 ("excludes", "latency", "--bytes", "64", "--sweep"), ("excludes", "latency", "--size", "64", "--sweep"),
                 ("needs several sizes", "throughput", "--plot-sizes", "x.svg"),
                 ("more than 1,024", "fanout", "--subscribers", "256", "--members", "5"),
-<<<<<<< HEAD
-                ("'0' is below 1", "large", "--bytes", "0"), ("--subscribers", "large", "--subscribers", "0"), ("--small-rate", "large", "--small-rate", "0"),
-=======
                 ("--rate", "waiting", "--rate", "0"), ("--idle", "waiting", "--idle", "soon"),
                 ("'0' is below 1", "large", "--bytes", "0"), ("--subscribers", "large", "--subscribers", "0"),
->>>>>>> 5039f7f32ecdb08d6512753716404fa2a97d8550
+                ("--small-rate", "large", "--small-rate", "0"),
                 ("--topics", "scale", "--topics", "0"), ("--holders", "scale", "--holders", "65"),
                 ("--warm-up", "latency", "--warm-up", "many")):
             self.refused(reason, *arguments)
