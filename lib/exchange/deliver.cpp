@@ -38,8 +38,8 @@ bool Exchange::ready_slowly(Queue& queue, std::uint64_t bytes, std::uint64_t now
     }
     // A member that merely waits for its turn on the core gets one before its events take the long way.
     if (!redoing && queue.lane.has_member() && !drops_by_choice(queue)) {
-      if (queue.lane.full_since_ns == 0) queue.lane.full_since_ns = now_ns | 1;
-      if (now_ns - queue.lane.full_since_ns < full_ring_grace_ns) return false;
+      if (queue.lane.full_since_ns == 0) queue.lane.full_since_ns = std::max<std::uint64_t>(now_ns, 1);
+      if (now_ns - queue.lane.full_since_ns < full_ring_grace_ns_) return false;
     }
   }
   return backlog_ready(queue, bytes, redoing);

@@ -62,6 +62,10 @@ struct Offence {
   std::string why;  // for it to read before its connection is closed
 };
 
+/// How long a full ring of a live member makes its publishers wait before its events go to the backlog: long enough for a
+/// member that shares X's core to run once, short enough for everybody else.
+inline constexpr std::uint64_t full_ring_grace_ns = 10'000'000;
+
 class Exchange {
  public:
   /// Adopts what is in the directory (recovering it) or starts an empty bus. `access` holds for what publishers defined
@@ -160,6 +164,8 @@ class Exchange {
   /// The clock from which the delay of a retry counts: read after the verdict was seen, so that a thread that stands still
   /// between both makes it longer and not shorter. Without one, the time of the tick counts.
   void set_retry_clock(std::uint64_t (*clock)()) noexcept { retry_clock_ = clock; }
+  /// Instead of full_ring_grace_ns.
+  void set_full_ring_grace(std::uint64_t ns) noexcept { full_ring_grace_ns_ = ns; }
   void set_fence_required(bool required) noexcept { fence_required_ = fence_required_ || required; }
 
   static std::string ring_name(std::uint64_t queue, std::uint64_t incarnation);
@@ -356,6 +362,7 @@ class Exchange {
   std::uint64_t clock_ns_ = 0;   // of the last step or tick: by it what waits expires
   std::uint64_t (*retry_clock_)() = nullptr;
   std::uint64_t random_ = 0x9e3779b97f4a7c15;
+  std::uint64_t full_ring_grace_ns_ = full_ring_grace_ns;
   bool fence_required_ = false;
   bool redone_ = false;  // what a predecessor left open is finished
 
@@ -385,8 +392,5 @@ inline constexpr std::uint64_t batch_events = 256;
 inline constexpr std::uint64_t batch_bytes = 128u << 10;
 /// A tick that is later than this after the one before: X could not run, and nobody's time passed.
 inline constexpr std::uint64_t longest_gap_ns = 20'000'000;
-/// How long a full ring of a live member makes its publishers wait before its events go to the backlog: long enough for a
-/// member that shares X's core to run once, short enough for everybody else.
-inline constexpr std::uint64_t full_ring_grace_ns = 10'000'000;
 
 }  // namespace ackring::exchange

@@ -76,6 +76,7 @@ class Scenario {
     const bool narrower = narrows && deaths_ > 0;
     world_.x.reset();
     world_.x = std::make_unique<exchange::Exchange>(*world_.directory, narrower ? narrower_rules() : first_rules());
+    world_.x->set_full_ring_grace(0);
     check_found_sound(*world_.x);
   }
 

@@ -126,6 +126,7 @@ class Scenario {
       shm::Environment::hook = nullptr;
     }
     if (!x_) x_ = std::make_unique<exchange::Exchange>(*directory_);
+    x_->set_full_ring_grace(0);
     test::check_found_sound(*x_);
   }
 

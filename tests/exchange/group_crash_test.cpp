@@ -83,6 +83,7 @@ class GroupScenario {
   void start() {
     x_.reset();
     x_ = std::make_unique<exchange::Exchange>(*directory_);
+    x_->set_full_ring_grace(0);
     test::check_found_sound(*x_);
   }
 

@@ -81,6 +81,7 @@ class Scenario {
   void restart() {
     x_.reset();
     x_ = std::make_unique<exchange::Exchange>(*directory_);
+    x_->set_full_ring_grace(0);
   }
 
   // Whoever asks for something asks again when the exchange has died of it.

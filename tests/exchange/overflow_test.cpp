@@ -22,7 +22,7 @@ TEST_CASE("a full ring whose subscription drops by choice holds up nobody, not e
   for (const Overflow overflow : {Overflow::automatic, Overflow::block, Overflow::drop_newest, Overflow::drop_oldest}) {
     CAPTURE(static_cast<int>(overflow));
     World world;
-    ++world.now_ns;  // odd, as a moment that is noted is
+    world.x->set_full_ring_grace(exchange::full_ring_grace_ns);
     auto full = world.member("full", {"#"}, small(overflow));
     auto other = world.member("other", {"#"});
     auto publisher = world.publisher();

@@ -68,6 +68,7 @@ class Scenario {
   void start() {
     x_.reset();
     x_ = std::make_unique<exchange::Exchange>(*directory_);
+    x_->set_full_ring_grace(0);
     test::check_found_sound(*x_);
   }
 

@@ -72,6 +72,7 @@ void Driver::revive() {
       if (deaths_ && chance(30)) hook_.stores_left = below(60);
       shm::Environment::hook = &hook_;
       world_.x = std::make_unique<exchange::Exchange>(*world_.directory);
+      world_.x->set_full_ring_grace(0);
       test::check_found_sound(*world_.x);
       break;
     } catch (const Death&) {
