@@ -5,6 +5,7 @@
 
 #include <map>
 #include <random>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -62,6 +63,20 @@ TEST_CASE("who goes through topics in the order in which they came finds them, a
       if (i % 7 == 0) REQUIRE(numbers.find("other." + std::to_string(i)) == TopicNumbers::nowhere);
       if (i % 11 == 0) REQUIRE(numbers.number(numbers.find("t." + std::to_string(999 - i))) == 999 - i);
     }
+  }
+}
+
+TEST_CASE("topics that differ in a few letters, wherever, are spread over the slots as by chance") {
+  constexpr std::uint32_t slots = 1 << 14;
+  for (const char* form : {"%", "a.%", "scale.topic.%", "%.scale.topic", "some.very.long.topic.of.a.sensor.%.raw"}) {
+    CAPTURE(form);
+    std::set<std::uint32_t> used;
+    for (std::uint32_t i = 0; i < slots / 2; ++i) {
+      std::string topic = form;
+      topic.replace(topic.find('%'), 1, std::to_string(i));
+      used.insert(TopicNumbers::hash_of(topic) % slots);
+    }
+    CHECK(used.size() > slots * 37 / 100);  // by chance: 1 - exp(-1/2) of them, 39 %
   }
 }
 

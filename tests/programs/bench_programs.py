@@ -64,6 +64,7 @@ class Bench(Programs):
         self.assertAlmostEqual(result["deliveries_per_s"] / result["events_per_s"], 2)
         self.result("fanout", "--count", "50", "--publishers", "4", "--subscribers", "24", "--warm-up", "10")
         self.result("throughput", "--count", "20", "--size", "1MiB", "--subscribers", "2")
+        self.result("throughput", "--count", "200000", "--default-limits", "--subscribers", "2")
 
     def test_sizes_and_tables(self):
         table = f"{self.directory}/table.hgrm"

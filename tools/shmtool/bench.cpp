@@ -147,6 +147,8 @@ void add_shape(CLI::App& command, BenchOptions& options) {
                   "Processes of each subscriber instead of one: groups, whose members share the events")
       ->check(CLI::Range(1, 1024))
       ->capture_default_str();
+  command.add_flag("--default-limits", options.default_limits,
+                   "Subscribers that fall behind have a backlog, as is usual, instead of holding publishers back");
 }
 
 void add_outputs(CLI::App& command, BenchArguments& arguments) {
@@ -252,6 +254,7 @@ SubscriptionOptions bench_subscription(const BenchOptions& options, const std::s
   subscription.guarantee = options.guarantee;
   subscription.wait = options.wait;
   subscription.ring_bytes = options.ring_bytes();
+  if (options.default_limits) return subscription;
   // Subscribers that fall behind hold publishers back; a backlog of gigabytes would measure page faults.
   // That of a group is longer: each of its members waits for events that only it gets, and one that is full stops all.
   subscription.max_events = options.members > 1 ? limits::default_max_in_flight : 1;

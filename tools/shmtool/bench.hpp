@@ -24,6 +24,8 @@ struct BenchOptions {
   unsigned publishers = 1;
   unsigned subscribers = 1;  // subscriptions; each gets every event
   unsigned members = 1;      // of each subscription; more than one: it is a group
+  bool default_limits =
+      false;  // of the subscriptions: who falls behind has a backlog, instead of holding publishers back
   Guarantee guarantee = Guarantee::at_least_once;
   Wait wait = Wait::adaptive;
   std::vector<int> cpus;  // the exchange's, then those of publishers and subscribers, in turn
