@@ -11,7 +11,8 @@
 namespace ackring {
 namespace client {
 inline bool PublisherEndpoint::same_as_last_topic(std::string_view topic) const noexcept {
-  return last_topic_place_ != TopicNumbers::nowhere && topics_.is(last_topic_place_, topic);
+  if (topic.size() != last_topic_bytes_ || last_topic_bytes_ == 0) return false;
+  return equal_texts(topic.data(), last_topic_text_.data(), topic.size());
 }
 
 [[gnu::always_inline]] inline PublisherEndpoint::Room PublisherEndpoint::make_room(std::string_view topic,

@@ -128,8 +128,9 @@ Outcome PublisherEndpoint::look_up_topic(std::string_view topic) {
     if (number == shm::denied_topic) return Outcome::denied;
     if (!answered && asked_ == found) return no_room();
     last_topic_ = number;
-    last_topic_place_ = found;
   }
+  last_topic_bytes_ = topic.size();
+  std::memcpy(last_topic_text_.data(), topic.data(), topic.size());
   return Outcome::ok;
 }
 
@@ -167,7 +168,6 @@ Outcome PublisherEndpoint::define_topic(std::string_view topic) {
     return no_room();
   }
   last_topic_ = number;
-  last_topic_place_ = place;
   return Outcome::ok;
 }
 

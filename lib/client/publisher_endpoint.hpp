@@ -109,8 +109,8 @@ class PublisherEndpoint final : public Endpoint {
   std::size_t max_event_bytes_ = 0;
   const std::byte* loan_ = nullptr;  // payload of the loan that may be committed
   std::uint32_t last_topic_ = 0;
-  TopicNumbers::Place last_topic_place_ = TopicNumbers::nowhere;  // of topics_
-  TopicNumbers topics_;                                           // no_topic, denied_topic: refused
+  std::size_t last_topic_bytes_ = 0;
+  std::array<char, limits::topic_bytes + 1> last_topic_text_{};
   [[no_unique_address]] UseFlag use_;
 
   std::uint64_t committed_sequence_ = 0;
@@ -122,6 +122,7 @@ class PublisherEndpoint final : public Endpoint {
   std::byte* loan_record_ = nullptr;
   Times loan_times_;
   std::uint64_t loan_sequence_ = 0;
+  TopicNumbers topics_;                                // no_topic, denied_topic: refused
   TopicNumbers::Place asked_ = TopicNumbers::nowhere;  // of topics_: X has not said yet whether there is room
   const shm::Word32* topic_map_ = nullptr;             // of the cursor
   shm::Bell bell_;

@@ -19,7 +19,10 @@ class Bench(Programs):
     def results(self, *arguments):
         results = [json.loads(line) for line in self.tool("bench", *arguments, "--json").splitlines()]
         for result in results:
-            self.assertEqual([key for key in result if key != "regime_changed"], self.KEYS)
+            closed_loop = result["mode"] == "latency" and result["rate"] == 0
+            self.assertEqual([key for key in result if key != "regime_changed"],
+                             self.KEYS + (["bare_rings_ns"] if closed_loop else []))
+            self.assertGreater(result.get("bare_rings_ns", 1), 0)
             self.assertEqual((result["lost"], result["duplicates"]), (0, 0))
             percentiles = [result[key] for key in ("p50_ns", "p90_ns", "p99_ns", "p999_ns", "p9999_ns", "max_ns")]
             self.assertEqual(percentiles, sorted(percentiles))
