@@ -107,8 +107,9 @@ TEST_CASE("publishers who wait for the room of one ring get it in turn") {
     member.ack_through(seen.entry);
   }
   CHECK(taken.size() == 3);
-  for (const auto& [publisher, events] : taken) {
-    CAPTURE(publisher);
+  for (const auto& row : taken) {
+    const int events = row.second;
+    CAPTURE(row.first);
     CHECK(events == 30);
   }
 }
