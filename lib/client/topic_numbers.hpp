@@ -65,8 +65,9 @@ class TopicNumbers {
   }
   void set_number(Place place, std::uint32_t number) noexcept { std::memcpy(&entries_[place], &number, sizeof number); }
   [[nodiscard]] std::size_t size() const noexcept { return size_; }
-  // Eight letters at a time, the last eight may overlap those before; both halves of each product, as in wyhash (Wang Yi): the
-  // lower one alone knows nothing of the last letters.
+
+  /// Eight letters at a time, the last eight may overlap those before; both halves of each product, as in wyhash (Wang Yi):
+  /// the lower one alone knows nothing of the last letters.
   [[nodiscard]] static std::uint32_t hash_of(std::string_view topic) noexcept {
     constexpr std::uint64_t golden = 0x9e3779b97f4a7c15;
     std::uint64_t hash = topic.size() * golden;
