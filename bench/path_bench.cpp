@@ -86,7 +86,7 @@ void path(benchmark::State& state) {
     while (x.step(1)) {
     }
     // acquire(ingress.consumed): everything before it was read
-    writer.set_head(cursor.as<const shm::IngressCursor>()->consumed.load(std::memory_order_acquire));
+    writer.set_head(cursor.as<const shm::IngressCursor>()->shards[0].consumed.load(std::memory_order_acquire));
     for (const auto& member : members) taken += member->take_all();
   }
   if (taken != sequence * members.size()) state.SkipWithError("an event was lost");

@@ -78,6 +78,7 @@ void PublisherEndpoint::adopt(shm::Segment ring, shm::Segment cursor, shm::Bell 
   cursor_ = cursor_segment_.as<const shm::IngressCursor>();
   topic_map_ = cursor_segment_.as<const shm::Word32>(shm::page_bytes);
   fence_required_ = &view_->segment().fence_required;
+  shards_ = &view_->segment().shards;
   max_event_bytes_ =
       std::min<std::size_t>(ring::max_event_bytes(ring_->ring_bytes), static_cast<std::size_t>(limits::event_bytes));
   sequence_ = committed_sequence_ = next_sequence - 1;
@@ -90,8 +91,18 @@ void PublisherEndpoint::adopt(shm::Segment ring, shm::Segment cursor, shm::Bell 
 }
 
 std::uint64_t PublisherEndpoint::consumed() const noexcept {
-  // acquire(ingress.consumed): X has read the bytes before it
-  return cursor_->consumed.load(std::memory_order_acquire);
+  // acquire(ingress.consumed): this shard has read the bytes before it; and what shards there were when it stored that
+  std::uint64_t least = cursor_->shards[0].consumed.load(std::memory_order_acquire);
+  // relaxed: after shard 0's word. A shard that is not in the mask yet begins where shard 0 is when it adds it, so no
+  // earlier than there; the word of one that has left it stands still, which only makes this wait for the next look.
+  std::uint32_t others = shards_->load(std::memory_order_relaxed) >> 1;
+  for (std::size_t shard = 1; others != 0; others >>= 1, ++shard) {
+    if ((others & 1) == 0) continue;
+    // acquire(ingress.consumed): as above
+    const std::uint64_t position = cursor_->shards[shard].consumed.load(std::memory_order_acquire);
+    if (static_cast<std::int64_t>(position - least) < 0) least = position;
+  }
+  return least;
 }
 
 std::byte* PublisherEndpoint::claim_slowly(std::uint64_t bytes) {
@@ -103,7 +114,7 @@ std::byte* PublisherEndpoint::claim_slowly(std::uint64_t bytes) {
 
 bool PublisherEndpoint::quarantined() {
   // relaxed: a ring is quarantined once and for good; a late look does no harm
-  if (cursor_->quarantined.load(std::memory_order_relaxed) == 0) return false;
+  if (cursor_->shards[0].quarantined.load(std::memory_order_relaxed) == 0) return false;
   guard_.close(Gone::closed);
   return true;
 }
@@ -177,7 +188,7 @@ bool PublisherEndpoint::topic_may_be_refused() const noexcept {
   constexpr std::uint64_t near_the_limit = 16'384;
   if (view_->topics.count() + near_the_limit >= limits::topics) return true;
   // acquire(cursor.topics): the map's entries below it
-  const std::uint64_t seen = cursor_->topics.load(std::memory_order_acquire);
+  const std::uint64_t seen = cursor_->shards[0].topics.load(std::memory_order_acquire);
   if (seen == 0) return false;
   const std::uint32_t last = topic_map_[seen - 1].load(std::memory_order_relaxed);  // relaxed: published by topics
   return last == shm::no_topic || last == shm::denied_topic;
@@ -189,7 +200,7 @@ bool PublisherEndpoint::topic_answered() noexcept {
   writer_.set_head(consumed());  // before the look: what moves afterwards ends a wait
   const std::uint32_t asked = topics_.number(asked_);
   // acquire(cursor.topics): the map's entries below it
-  if (cursor_->topics.load(std::memory_order_acquire) < asked) return false;
+  if (cursor_->shards[0].topics.load(std::memory_order_acquire) < asked) return false;
   // relaxed: published by topics
   const std::uint32_t number = topic_map_[asked - 1].load(std::memory_order_relaxed);
   if (number == shm::no_topic || number == shm::denied_topic) topics_.set_number(asked_, number);
@@ -209,7 +220,7 @@ void PublisherEndpoint::commit_topic() {
 
 void PublisherEndpoint::ring_if_not_polled() {
   // relaxed: ordered by the park protocol (shm/park.hpp)
-  if (cursor_->not_polled.load(std::memory_order_relaxed) != 0) (void)bell_.ring();
+  if (cursor_->shards[0].not_polled.load(std::memory_order_relaxed) != 0) (void)bell_.ring();
 }
 
 // Waits for something that comes with a move of the cursor's `consumed`. False: it did not come in time.
@@ -268,8 +279,15 @@ Outcome PublisherEndpoint::flush(Nanoseconds timeout) {
 
 std::uint64_t PublisherEndpoint::in_ring() const noexcept {
   if (!guard_.open() || cursor_ == nullptr) return 0;
-  const std::uint64_t done = shm::events_of(shm::read_block(cursor_->version, cursor_->blocks));
-  return committed_events_ > done ? committed_events_ - done : 0;
+  std::uint64_t most = 0;
+  // relaxed: a shard that is about to come has passed what shard 0 has
+  std::uint32_t shards = shards_->load(std::memory_order_relaxed) | 1;
+  for (const shm::ShardCursor& shard : cursor_->shards) {
+    const std::uint64_t done = shm::events_of(shm::read_block(shard.version, shard.blocks));
+    if ((shards & 1) != 0 && committed_events_ > done) most = std::max(most, committed_events_ - done);
+    shards >>= 1;
+  }
+  return most;
 }
 
 Json PublisherEndpoint::resume_request() const {

@@ -102,7 +102,8 @@ class PublisherEndpoint final : public Endpoint {
   shm::IngressRing* ring_ = nullptr;
   const shm::IngressCursor* cursor_ = nullptr;
   const shm::Word32* fence_required_ = nullptr;
-  std::uint64_t sequence_ = 0;    // highest one of the events added
+  const shm::Word32* shards_ = nullptr;  // mask of those whose cursors count
+  std::uint64_t sequence_ = 0;           // highest one of the events added
   std::uint64_t unnumbered_ = 0;  // events added so far, less sequence_: not 0 if the application has its own numbers
   std::uint64_t batch_ns_ = 0;    // time of the first event since the last commit; 0: there is none
   std::uint64_t committed_ = 0;   // position

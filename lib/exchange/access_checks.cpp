@@ -1,5 +1,5 @@
 // Access checks: what the rules of the bus say to a client's request, before it is carried out. What publishers may publish
-// is checked where they define their topics (exchange.cpp).
+// is checked where they define their topics (route.cpp).
 #include <algorithm>
 
 #include "ackring/error.hpp"

@@ -26,7 +26,7 @@ std::string files_of(const shm::Directory& directory, const std::string& name) {
 // A requeue or purge that a dead exchange left half done: its counters say that the letter has left, and it is the last
 // one whose mark may be missing.
 bool has_left(const shm::ExchangeSegment& page, std::uint64_t subscription, std::uint64_t n, std::uint64_t position) {
-  const shm::Intent& intent = last_intent(page);
+  const shm::Intent& intent = last_intent(page, shm::shard_of(n));
   const std::uint64_t intended = intent.n.load(std::memory_order_acquire);  // acquire(intent.n): its record
   const auto kind = static_cast<shm::TransactionKind>(intent.kind.load(std::memory_order_relaxed));  // relaxed: after n
   return (kind == shm::TransactionKind::requeue || kind == shm::TransactionKind::remove) && intended == n && n != 0 &&
@@ -56,15 +56,17 @@ void walk_dead_files(const shm::Directory& directory, const std::string& name,
   std::uint64_t tail = subscription.dead_tail.load(std::memory_order_acquire);  // acquire(dead.tail): records before it
   const shm::SubscriptionBlock block = shm::read_block(subscription.version, subscription.blocks);
   // A letter that is not in the counters yet is still where it came from.
-  const std::uint64_t n = subscription.dead.n.load(std::memory_order_acquire);     // acquire(sink.n): its base
-  if (n > block.n) tail = subscription.dead.base.load(std::memory_order_relaxed);  // relaxed: after n
+  const auto& page = *exchange.as<const shm::ExchangeSegment>();
+  const std::uint64_t n = subscription.dead.n.load(std::memory_order_acquire);  // acquire(sink.n): its base
+  // acquire(intent.n): its record
+  const bool last = n == last_intent(page, shm::shard_of(n)).n.load(std::memory_order_acquire);
+  if (n != block.n && last) tail = subscription.dead.base.load(std::memory_order_relaxed);  // relaxed: after n
   walk_log(directory, prefix + ".dead", block.dead_head, tail, [&](std::uint64_t position, const auto& record) {
     const ring::EventParts event = ring::parts(reinterpret_cast<const std::byte*>(&record));
     if (event.later == nullptr) return false;
     // acquire(later.state): where the event went
     const auto left = static_cast<shm::LaterState>(event.later->state.load(std::memory_order_acquire));
-    if (left != shm::LaterState::waiting ||
-        has_left(*exchange.as<const shm::ExchangeSegment>(), id, block.n, position)) {
+    if (left != shm::LaterState::waiting || has_left(page, id, block.n, position)) {
       return true;
     }
     return each(event);

@@ -78,7 +78,7 @@ void Exchange::announce(Queue& queue) {
     }
     shm::Environment::at(shm::CrashPoint::dead_announce);
     begin(TransactionKind::announce, queue.id, from, 0);
-    touch_sink(letters_->ingress->cursor->sink, n_, start);
+    touch_sink(letters_->ingress->first().sink, n_, start);
     ++letters_->events;
     letters_->page->events.store(letters_->events, std::memory_order_relaxed);  // relaxed: published by the tail
     letters_->writer.commit();
@@ -180,7 +180,7 @@ void Exchange::redo_announce(Queue& queue, std::uint64_t from) {
     if (one && one->own && one->ring_page != nullptr) own = one.get();
   }
   if (own == nullptr || queue.block.n == n_) return;
-  const shm::Sink& sink = own->cursor->sink;
+  const shm::Sink& sink = own->first().sink;
   if (sink.n.load(std::memory_order_acquire) != n_) return;  // acquire(sink.n): base belongs to n
   // relaxed: X's own words
   if (own->ring_page->tail.load(std::memory_order_relaxed) == sink.base.load(std::memory_order_relaxed)) return;

@@ -154,10 +154,10 @@ bool Look::check_header(const BusFile& file, shm::SegmentKind kind, std::uint64_
   return false;
 }
 
-LastIntent Look::last_intent() const {
+LastIntent Look::last_intent(std::size_t shard) const {
   std::array<shm::Intent, 2> intents;
   LastIntent last;
-  if (!page_file.read_as(offsetof(shm::ExchangeSegment, intents), intents)) return last;
+  if (!page_file.read_as(offsetof(shm::ExchangeSegment, intents) + shard * sizeof intents, intents)) return last;
   const shm::Intent& intent = value(intents[0].n) > value(intents[1].n) ? intents[0] : intents[1];
   last.n = value(intent.n);
   last.kind = static_cast<shm::TransactionKind>(value(intent.kind));
@@ -175,7 +175,8 @@ void stamp_words(const BusFile& file, std::uint64_t offset, std::size_t count, s
 
 void stamp_intents(const Look& look, std::vector<std::uint64_t>& stamp) {
   stamp_words(look.page_file, offsetof(shm::ExchangeSegment, next_file), 1, stamp);
-  stamp_words(look.page_file, offsetof(shm::ExchangeSegment, intents), 2 * sizeof(shm::Intent) / 8, stamp);
+  stamp_words(look.page_file, offsetof(shm::ExchangeSegment, intents),
+              sizeof(shm::ExchangeSegment::intents) / sizeof(std::uint64_t), stamp);
 }
 
 bool until_it_stands_still(Look& look, const std::function<bool()>& attempt) {

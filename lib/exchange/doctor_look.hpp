@@ -3,9 +3,11 @@
 // Thread rules: one thread.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -37,8 +39,9 @@ struct Look {
   std::unordered_map<std::uint64_t, std::vector<std::string>> names_of_subscription;
   std::unique_ptr<shm::ExchangeSegment> page = std::make_unique<shm::ExchangeSegment>();
   BusFile page_file;
-  bool open_transaction = false;  ///< some of the last intent is done and some is not
-  std::unordered_map<std::uint64_t, std::uint64_t> counted_through;  ///< by publisher: the transaction of its counters
+  std::optional<std::size_t> open_transaction;  ///< a shard of whose last intent some is done and some is not
+  /// By publisher: the transactions of its counters, a shard each.
+  std::unordered_map<std::uint64_t, std::array<std::uint64_t, shm::max_shards>> counted_through;
   DoctorReport report;
   /// Who uses a number first. Whether it is a possible one is asked at the end: a live bus goes on.
   std::unordered_map<std::uint32_t, std::string> topics_used;
@@ -65,8 +68,10 @@ struct Look {
   /// Header of a segment: false where the rest means nothing. `grows`: the file may be larger than its header says.
   [[nodiscard]] bool check_header(const BusFile& file, shm::SegmentKind kind, std::uint64_t owner,
                                   std::uint64_t least_bytes, bool grows);
-  /// The last intent of this very moment.
-  [[nodiscard]] LastIntent last_intent() const;
+  /// The last intent of a shard at this very moment.
+  [[nodiscard]] LastIntent last_intent(std::size_t shard) const;
+  /// Has the bus had a transaction of this number, of whichever shard?
+  [[nodiscard]] bool has_had(std::uint64_t n) const { return n <= last_intent(shm::shard_of(n)).n; }
 };
 
 /// Adds words of a file to a stamp: two equal stamps say that nothing has moved in between.

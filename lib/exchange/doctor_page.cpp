@@ -1,4 +1,5 @@
 // Doctor: the page of the exchange: state, generation, intents, and the numbers that it has given out.
+#include <algorithm>
 #include <cstdlib>
 
 #include "lib/exchange/doctor_look.hpp"
@@ -13,26 +14,24 @@ namespace {
 const char* const file = "exchange";
 
 // The record that counts is whole; the other one may be half overwritten.
-void check_intents(Look& look) {
-  std::array<std::array<shm::Intent, 2>, shm::max_shards> intents;
-  if (!look.page_file.read_as(offsetof(shm::ExchangeSegment, intents), intents)) return;
-  const std::uint64_t even = value(intents[0][0].n);
-  const std::uint64_t odd = value(intents[0][1].n);
-  const bool in_turn =
-      even % 2 == 0 && (odd % 2 == 1 || odd == 0) && (even + 1 == odd || odd + 1 == even || even + odd == 0);
+void check_intents(Look& look, std::size_t shard) {
+  std::array<shm::Intent, 2> intents;
+  if (!look.page_file.read_as(offsetof(shm::ExchangeSegment, intents) + shard * sizeof intents, intents)) return;
+  const std::uint64_t even = value(intents[0].n);
+  const std::uint64_t odd = value(intents[1].n);
+  const bool first = odd == shm::first_n(shard) + 1 && even == 0;
+  const bool in_turn = even % 2 == 0 && (odd % 2 == 1 || odd == 0) &&
+                       (even + 1 == odd || odd + 1 == even || (even | odd) == 0 || first) &&
+                       ((even | odd) == 0 || shm::shard_of(std::max(even, odd)) == shard);
   if (!in_turn) {
     look.violation(
         file, "intent",
         "its two intents are " + std::to_string(even) + " and " + std::to_string(odd) + ", not one after the other");
   }
-  for (std::size_t shard = 1; shard < intents.size(); ++shard) {
-    if (value(intents[shard][0].n) + value(intents[shard][1].n) == 0) continue;
-    look.violation(file, "intent", "shard " + std::to_string(shard) + " has an intent, but there is one shard only");
-  }
-  const LastIntent last = look.last_intent();
+  const LastIntent last = look.last_intent(shard);
   if (last.n == 0) return;
   const std::string which = "intent " + std::to_string(last.n);
-  if (last.kind == TransactionKind::none || name_of(last.kind).empty()) {
+  if (name_of(last.kind).empty()) {
     look.violation(file, "intent", which + " is of kind " + std::to_string(static_cast<std::uint32_t>(last.kind)));
   } else if (last.kind == TransactionKind::route && last.source >= shm::max_publishers) {
     look.violation(file, "intent", which + " routes from publisher " + std::to_string(last.source));
@@ -78,7 +77,10 @@ bool check_page(Look& look) {
     look.add(Gravity::note, file, "died", "the last exchange died without a stop: the next one recovers");
   }
   if (value(page.fence_required) > 1) look.violation(file, "fence_required", "it is neither 0 nor 1");
-  check_intents(look);
+  if (value(page.shards) >> shm::max_shards != 0) {
+    look.violation(file, "shards", "its mask of shards is " + std::to_string(value(page.shards)));
+  }
+  for (std::size_t shard = 0; shard < shm::max_shards; ++shard) check_intents(look, shard);
   return true;
 }
 
@@ -97,7 +99,7 @@ void check_numbers(Look& look) {
         "the last number given was " + std::to_string(last[1]) + ", there is " + look.largest_file_number.second);
   }
   if (!look.live && look.open_transaction) {
-    const LastIntent intent = look.last_intent();
+    const LastIntent intent = look.last_intent(*look.open_transaction);
     look.add(Gravity::note, file, "open_transaction",
              "transaction " + std::to_string(intent.n) + " (" + std::string(name_of(intent.kind)) +
                  ") is half done: the next exchange finishes it");

@@ -29,8 +29,8 @@ struct Slot {
   BusFile cursor;
   BusFile ring;
   shm::IngressCursor cursor_page;
-  shm::IngressBlock block{};
   std::uint64_t topics = 0;
+  shm::IngressBlock block{};  // of the shard that is looked at
 };
 
 // What lies in the ring between `consumed` and its tail.
@@ -90,7 +90,6 @@ InRing walk(Look& look, Slot& slot, std::uint64_t ring_bytes, std::uint64_t tail
     }
     position += bytes;
   }
-  look.report.events += found.events;
   return found;
 }
 
@@ -103,7 +102,8 @@ bool holds_lock(const Look& look, std::uint64_t client) {
   }
 }
 
-void check_ring(Look& look, Slot& slot) {
+// As one shard sees it.
+void check_ring(Look& look, Slot& slot, std::size_t shard) {
   shm::IngressRing page;
   const std::string& name = slot.ring.name();
   if (!look.check_header(slot.ring, shm::SegmentKind::ingress_ring, slot.number, sizeof page, false)) return;
@@ -125,10 +125,12 @@ void check_ring(Look& look, Slot& slot) {
     look.violation(name, "start_position",
                    "it began at " + std::to_string(page.start_position) + ", behind what is consumed");
   }
-  const bool quarantined = value(slot.cursor_page.quarantined) != 0;
-  if (quarantined) look.violation(name, "quarantined", "the exchange found it damaged and reads it no more");
+  const bool quarantined = value(slot.cursor_page.shards[0].quarantined) != 0;
+  if (quarantined && shard == 0)
+    look.violation(name, "quarantined", "the exchange found it damaged and reads it no more");
   const InRing found = walk(look, slot, page.ring_bytes, tail);
   const std::uint64_t events = value(page.events);
+  if (shard == 0) look.report.events += found.events;
   const std::uint64_t counted = shm::events_of(slot.block) + found.events;
   // Who dies between his two stores leaves `events` ahead of the tail (F1); so does X with its own publisher.
   const bool ahead = events > counted && (!holds_lock(look, slot.client) || slot.own);
@@ -141,26 +143,32 @@ void check_ring(Look& look, Slot& slot) {
   }
 }
 
-void check_cursor(Look& look, Slot& slot, const LastIntent& intent) {
+// What a shard says of how far it has come.
+void check_position(Look& look, const Slot& slot, std::size_t shard) {
   const std::string& name = slot.cursor.name();
-  const shm::IngressCursor& page = slot.cursor_page;
-  const std::uint64_t n = intent.n;
+  const std::uint64_t n = look.last_intent(shard).n;
   if (slot.block.n > n)
     look.violation(name, "n",
                    "it was counted in transaction " + std::to_string(slot.block.n) + " of " + std::to_string(n));
-  if (value(page.sink.n) > n)
-    look.violation(name, "sink",
-                   "its sink is of transaction " + std::to_string(value(page.sink.n)) + " of " + std::to_string(n));
-  if (!slot.own && value(page.sink.n) != 0)
-    look.violation(name, "sink", "it has a sink, but the exchange does not write its ring");
-  if (value(page.quarantined) > 1) look.violation(name, "quarantined", "it is neither 0 nor 1");
-  if (value(page.not_polled) > 1) look.violation(name, "not_polled", "it is neither 0 nor 1");
-  const std::uint64_t word = value(page.consumed);
+  const std::uint64_t word = value(slot.cursor_page.shards[shard].consumed);
   // The word follows the block; a crash between the two leaves it behind.
   if (word != slot.block.consumed && (slot.block.n != n || static_cast<std::int64_t>(slot.block.consumed - word) < 0)) {
     look.violation(name, "consumed",
                    "its word says " + std::to_string(word) + ", its block " + std::to_string(slot.block.consumed));
   }
+}
+
+void check_cursor(Look& look, Slot& slot) {
+  const std::string& name = slot.cursor.name();
+  const shm::ShardCursor& page = slot.cursor_page.shards[0];
+  if (!look.has_had(value(page.sink.n)))
+    look.violation(name, "sink",
+                   "its sink is of transaction " + std::to_string(value(page.sink.n)) + ", which the bus has not had");
+  if (!slot.own && value(page.sink.n) != 0)
+    look.violation(name, "sink", "it has a sink, but the exchange does not write its ring");
+  if (value(page.quarantined) > 1) look.violation(name, "quarantined", "it is neither 0 nor 1");
+  if (value(page.not_polled) >> shm::max_shards != 0)
+    look.violation(name, "not_polled", "it names shards that there can't be");
   if (slot.topics > limits::topics || shm::page_bytes + slot.topics * sizeof(std::uint32_t) > slot.cursor.bytes()) {
     look.violation(name, "topics", "a map of " + std::to_string(slot.topics) + " topics does not fit its file");
     slot.topics = 0;
@@ -179,19 +187,28 @@ bool check_files(Look& look, Slot& slot) {
   const auto stamp = [&] {
     std::vector<std::uint64_t> words;
     stamp_intents(look, words);
-    stamp_words(slot.cursor, offsetof(shm::IngressCursor, consumed), 1, words);
-    stamp_words(slot.cursor, offsetof(shm::IngressCursor, version), 3, words);
+    for (std::size_t shard = 0; shard < shm::max_shards; ++shard) {
+      const std::size_t at = offsetof(shm::IngressCursor, shards) + shard * sizeof(shm::ShardCursor);
+      stamp_words(slot.cursor, at + offsetof(shm::ShardCursor, consumed), 1, words);
+      stamp_words(slot.cursor, at + offsetof(shm::ShardCursor, version), 3, words);
+    }
     return words;
   };
   const std::vector<std::uint64_t> before = stamp();
   if (!look.check_header(slot.cursor, shm::SegmentKind::ingress_cursor, slot.number, sizeof(shm::IngressCursor), true))
     return true;
   if (!slot.cursor.read_as(0, slot.cursor_page)) return false;
-  slot.block = slot.cursor_page.blocks[value(slot.cursor_page.version) & 1];
-  slot.topics = value(slot.cursor_page.topics);
-  look.counted_through[slot.number] = slot.block.n;
-  check_cursor(look, slot, look.last_intent());
-  if (slot.ring.valid()) check_ring(look, slot);
+  slot.topics = value(slot.cursor_page.shards[0].topics);
+  check_cursor(look, slot);
+  const std::uint32_t shards = value(look.page->shards) | 1;
+  for (std::size_t shard = 0; shard < shm::max_shards; ++shard) {
+    if ((shards >> shard & 1) == 0) continue;
+    const shm::ShardCursor& cursor = slot.cursor_page.shards[shard];
+    slot.block = cursor.blocks[value(cursor.version) & 1];
+    look.counted_through[slot.number][shard] = slot.block.n;
+    check_position(look, slot, shard);
+    if (slot.ring.valid()) check_ring(look, slot, shard);
+  }
   return stamp() == before;
 }
 

@@ -139,7 +139,7 @@ void SubscriptionLook::check_ring_words(const Ring& ring) {
     look_.violation(name, "revoked",
                     "taken back up to " + number(value(page.revoked)) + ", its entries end at " + number(ring.end));
   }
-  if (value(page.sink.n) > intent_.n ||
+  if (!look_.has_had(value(page.sink.n)) ||
       (value(page.sink.n) == intent_.n && is_behind(value(page.sink.base), value(page.tail)))) {
     look_.violation(name, "sink",
                     "its sink is of transaction " + number(value(page.sink.n)) + " from " +

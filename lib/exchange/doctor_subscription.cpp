@@ -103,7 +103,8 @@ bool SubscriptionLook::check_what_moves() {
   rings_whole_ = true;
   open_transaction_ = false;
   if (!state_file_.read_as(0, *state_)) return false;
-  intent_ = look_.last_intent();
+  shard_ = std::min<std::uint64_t>(value(state_->shard), shm::max_shards - 1);
+  intent_ = look_.last_intent(shard_);
   block_ = state_->blocks[value(state_->version) & 1];
   totals_ = block_.totals;
   check_block();
@@ -132,9 +133,14 @@ bool SubscriptionLook::dead_letters_stayed() const {
 void SubscriptionLook::check_block() {
   const std::string& name = state_file_.name();
   const std::uint64_t n = intent_.n;
-  if (block_.n > n) {
+  if (!look_.has_had(block_.n)) {
     look_.violation(name, "n",
-                    "it was counted in transaction " + std::to_string(block_.n) + " of " + std::to_string(n));
+                    "it was counted in transaction " + std::to_string(block_.n) + ", which the bus has not had");
+  }
+  const std::uint32_t shards = value(look_.page->shards) | 1;
+  if (value(state_->shard) >= shm::max_shards || (shards >> value(state_->shard) & 1) == 0) {
+    look_.violation(name, "shard",
+                    "it belongs to shard " + std::to_string(value(state_->shard)) + ", which the bus does not have");
   }
   const auto read_log = [&](Log& log, std::uint64_t head, std::uint64_t tail, const shm::Sink& sink,
                             std::uint64_t of_n) {
@@ -143,7 +149,7 @@ void SubscriptionLook::check_block() {
     log.sink_base = value(sink.base);
     log.sink_n = value(sink.n);
     log.of_n = of_n;
-    if (log.sink_n <= n && (log.sink_n == 0 || log.sink_n != n || log.sink_base <= tail)) return;
+    if (look_.has_had(log.sink_n) && (log.sink_n == 0 || log.sink_n != n || log.sink_base <= tail)) return;
     look_.violation(name, "sink",
                     "its " + log.infix + " has a sink of transaction " + std::to_string(log.sink_n) + " from " +
                         std::to_string(log.sink_base) + ", of " + std::to_string(n) + " and up to " +
@@ -278,8 +284,8 @@ void SubscriptionLook::check() {
   }
   const auto source = look_.counted_through.find(intent_.source);
   const bool route_open = intent_.kind == shm::TransactionKind::route && counted() && intent_.n != 0 &&
-                          source != look_.counted_through.end() && source->second != intent_.n;
-  if (open_transaction_ || route_open) look_.open_transaction = true;
+                          source != look_.counted_through.end() && source->second[shard_] != intent_.n;
+  if (open_transaction_ || route_open) look_.open_transaction = shard_;
 }
 
 void check_subscriptions(Look& look) {

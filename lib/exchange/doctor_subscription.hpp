@@ -101,7 +101,8 @@ class SubscriptionLook {
   BusFile state_file_;
   std::unique_ptr<shm::SubscriptionSegment> state_ = std::make_unique<shm::SubscriptionSegment>();
   shm::SubscriptionBlock block_{};
-  LastIntent intent_;
+  std::size_t shard_ = 0;  // that it belongs to
+  LastIntent intent_;      // … and what that one does, or did last
   std::vector<std::unique_ptr<Ring>> rings_;
   Log backlog_{"backlog", Place::backlog};
   Log retry_{"retry", Place::retry};

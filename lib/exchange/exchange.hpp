@@ -28,6 +28,7 @@
 #include "lib/exchange/dead_letter.hpp"
 #include "lib/exchange/dead_letter_topic.hpp"
 #include "lib/exchange/event_ids.hpp"
+#include "lib/exchange/grants.hpp"
 #include "lib/exchange/ingress.hpp"
 #include "lib/exchange/last_values.hpp"
 #include "lib/exchange/queue.hpp"
@@ -35,32 +36,6 @@
 #include "lib/shm/directory.hpp"
 
 namespace ackring::exchange {
-
-/// What a publisher's client gets.
-struct PublisherGrant {
-  std::uint16_t slot = 0;
-  std::uint64_t incarnation = 0;
-  std::string name;
-  std::uint64_t next_sequence = 1;
-  std::string ring_file;    // writable for the client
-  std::string cursor_file;  // read-only for the client
-};
-
-/// What a member's client gets.
-struct MemberGrant {
-  Queue* queue = nullptr;
-  Lane* lane = nullptr;
-  std::uint64_t entry = 0;     // first entry to take
-  std::uint64_t position = 0;  // where its record is looked for
-  std::string ring_file;       // read-only for the client
-  std::string ack_file;        // writable for the client
-};
-
-/// A client that has written what no client writes. What it shared by that is gone already.
-struct Offence {
-  std::uint64_t client = 0;
-  std::string why;  // for it to read before its connection is closed
-};
 
 /// How long a full ring of a live member makes its publishers wait before its events go to the backlog: long enough for a
 /// member that shares X's core to run once, short enough for everybody else.
@@ -191,13 +166,16 @@ class Exchange {
   void commit_ingress(Ingress& ingress);
   void wake_members();
 
-  // exchange.cpp
+  // route.cpp
   bool drain(Ingress& ingress, std::uint64_t now_ns, std::uint64_t until, bool redoing);
   static bool topic_ready(Ingress& ingress, const shm::RecordHeader& header);
   bool define_topic(Ingress& ingress, const shm::RecordHeader& header, const std::byte* text);
   void quarantine(Ingress& ingress, const std::string& why);
+
+  // exchange.cpp, waiting.cpp
   void activate(Queue& queue);
   void note(std::string line);
+  void rest_quiet_rings(std::uint64_t now_ns);
 
   // deliver.hpp, deliver.cpp
   bool ready(Queue& queue, std::uint64_t bytes, std::uint64_t now_ns, bool redoing);
@@ -355,6 +333,8 @@ class Exchange {
   shm::ExchangeSegment* page_ = nullptr;
   std::unique_ptr<control::TopicTable> topics_;
   RouteTable routes_;
+  shm::Intent* intents_ = nullptr;  // of this shard
+  std::size_t shard_ = 0;
   std::uint64_t generation_ = 0;
   std::uint64_t n_ = 0;          // of the last intent
   std::uint64_t now_ns_ = 0;     // of the last tick; 0: there was none

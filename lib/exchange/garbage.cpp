@@ -52,6 +52,14 @@ void look_at_publishers(const shm::Directory& directory, Contents& contents) {
 }
 
 // Does it hold nothing that was committed and not routed?
+// The shards of the exchange that has left these files.
+std::uint32_t mask_of(const shm::Directory& directory) {
+  shm::Word32 shards;
+  const std::size_t at = offsetof(shm::ExchangeSegment, shards);
+  const bool there = directory.exists("exchange") && BusFile(directory, "exchange").read_as(at, shards);
+  return (there ? value(shards) : 0) | 1;
+}
+
 bool is_empty_ring(const shm::Directory& directory, const std::string& name, const BusFileName& parsed) {
   const BusFile ring(directory, name);
   shm::IngressRing page;
@@ -61,7 +69,13 @@ bool is_empty_ring(const shm::Directory& directory, const std::string& name, con
   const std::string cursor_name = "pub." + std::to_string(parsed.owner) + ".cursor." + std::to_string(parsed.number);
   shm::IngressCursor cursor;
   if (!directory.exists(cursor_name) || !BusFile(directory, cursor_name).read_as(0, cursor)) return false;
-  return cursor.blocks[value(cursor.version) & 1].consumed == tail;
+  const std::uint32_t shards = mask_of(directory);
+  bool read = true;
+  for (std::size_t i = 0; i < shm::max_shards; ++i) {
+    const shm::ShardCursor& shard = cursor.shards[i];
+    if ((shards >> i & 1) != 0) read = read && shard.blocks[value(shard.version) & 1].consumed == tail;
+  }
+  return read;
 }
 
 Contents look_at_contents(const shm::Directory& directory) {

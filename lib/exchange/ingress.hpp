@@ -24,7 +24,8 @@ struct Ingress {
   shm::IngressBlock block{};
   std::vector<Route*> routes;                   // by publisher-local topic number - 1
   const shm::IngressRing* ring_page = nullptr;  // nullptr: no live incarnation
-  shm::IngressCursor* cursor = nullptr;
+  shm::ShardCursor* cursor = nullptr;           // of this shard
+  shm::IngressCursor* cursor_page = nullptr;    // of all shards
   shm::Word32* topic_map = nullptr;
 
   std::uint16_t slot = 0;
@@ -42,6 +43,8 @@ struct Ingress {
   control::Permissions permissions;  // … and what it may publish
   std::string withdrawn_topic;       // one that it defined, and may not publish to any more
 
+  /// The cursor of shard 0, with what all shards share.
+  [[nodiscard]] shm::ShardCursor& first() const noexcept { return cursor_page->shards[0]; }
   /// Do the access rules keep this topic of its own numbering from it?
   [[nodiscard]] bool is_denied(std::uint32_t topic) const noexcept {
     // relaxed: X's thread is the only writer

@@ -129,7 +129,7 @@ PublisherGrant Exchange::open_publisher(std::uint64_t client, const std::string&
         shm::Segment::create(directory_, cursor_file, shm::SegmentKind::ingress_cursor, cursor_first_bytes, generation_,
                              found->slot, [&](std::byte* base) {
                                auto* page = reinterpret_cast<shm::IngressCursor*>(base);
-                               page->blocks[0] = block;
+                               for (shm::ShardCursor& shard : page->shards) shard.blocks[0] = block;
                                page->owner = stored(owner);
                              });
     map_ingress(fresh);
@@ -159,11 +159,12 @@ void Exchange::map_ingress(Ingress& ingress) {
   ingress.cursor_segment = shm::Segment::attach(directory_, cursor_file, shm::SegmentKind::ingress_cursor,
                                                 shm::Access::read_write, cursor_reserve_bytes);
   check_bytes(ingress.cursor_segment, shm::page_bytes);
-  ingress.cursor = ingress.cursor_segment.as<shm::IngressCursor>();
+  ingress.cursor_page = ingress.cursor_segment.as<shm::IngressCursor>();
+  ingress.cursor = &ingress.cursor_page->shards[shard_];
   ingress.topic_map = ingress.cursor_segment.as<shm::Word32>(shm::page_bytes);
   ingress.block = shm::read_block(ingress.cursor->version, ingress.cursor->blocks);
-  ingress.quarantined = ingress.cursor->quarantined.load(std::memory_order_relaxed) != 0;  // relaxed: X's own word
-  ingress.owner = identity_of(ingress.cursor->owner);
+  ingress.quarantined = ingress.first().quarantined.load(std::memory_order_relaxed) != 0;  // relaxed: X's own word
+  ingress.owner = identity_of(ingress.cursor_page->owner);
   ingress.permissions = ingress.own ? control::Permissions{} : access_.of(ingress.owner);
   const std::string ring_file = ingress_name(ingress.slot, ingress.incarnation);
   if (!directory_.exists(ring_file)) return;  // retired: only the totals are left
@@ -185,7 +186,7 @@ void Exchange::map_ingress(Ingress& ingress) {
   ingress.cursor->consumed.store(ingress.block.consumed,
                                  std::memory_order_release);  // release(ingress.consumed): all of it was read
   // acquire(cursor.topics): the map's entries below it
-  const std::uint64_t topics = ingress.cursor->topics.load(std::memory_order_acquire);
+  const std::uint64_t topics = ingress.first().topics.load(std::memory_order_acquire);
   ingress.routes.clear();
   if (topics > (ingress.cursor_segment.bytes() - shm::page_bytes) / sizeof(shm::Word32)) {
     throw Error(ErrorCode::damaged, cursor_file, "it has no room for its " + std::to_string(topics) + " topics");

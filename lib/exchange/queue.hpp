@@ -76,6 +76,7 @@ struct Queue {
 
   // Identity.
   std::uint64_t id = 0;
+  std::size_t shard = 0;    // that it belongs to
   std::uint32_t index = 0;  // in Exchange's table, and in the pattern tree
   SubscriptionOptions options;
   Role role = Role::ordinary;

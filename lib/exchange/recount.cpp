@@ -43,16 +43,21 @@ bool Exchange::holds_events(const std::string& ring_file, const std::string& cur
     using shm::Segment;
     const Segment ring = Segment::attach(directory_, ring_file, shm::SegmentKind::ingress_ring, shm::Access::read_only);
     check_bytes(ring, shm::page_bytes);
-    std::uint64_t consumed = ring.as<const shm::IngressRing>()->start_position;
+    const auto& page = *ring.as<const shm::IngressRing>();
+    const std::uint64_t tail = page.tail.load(std::memory_order_relaxed);  // relaxed: its publisher is gone
+    bool read = page.start_position == tail;
     if (directory_.exists(cursor_file)) {
       const Segment cursor =
           Segment::attach(directory_, cursor_file, shm::SegmentKind::ingress_cursor, shm::Access::read_only);
       check_bytes(cursor, shm::page_bytes);
       const auto* words = cursor.as<const shm::IngressCursor>();
-      consumed = shm::read_block(words->version, words->blocks).consumed;
+      read = true;
+      for (std::size_t shard = 0; shard < shm::max_shards; ++shard) {
+        const shm::ShardCursor& one = words->shards[shard];
+        if (is_shard(*page_, shard)) read = read && shm::read_block(one.version, one.blocks).consumed == tail;
+      }
     }
-    // relaxed: its publisher is gone
-    return ring.as<const shm::IngressRing>()->tail.load(std::memory_order_relaxed) != consumed;
+    return !read;
   } catch (const Error& error) {
     if (passes(error.code())) throw;
     return true;
@@ -85,7 +90,7 @@ void Exchange::raise_numbers(const std::vector<std::string>& files) {
 
 // Does the last transaction concern this subscription, so that a redo may have something to count?
 bool Exchange::is_moving(const Queue& queue) const noexcept {
-  const shm::Intent& intent = last_intent(*page_);
+  const shm::Intent& intent = last_intent(*page_, queue.shard);
   const std::uint64_t n = intent.n.load(std::memory_order_acquire);  // acquire(intent.n): its record
   const auto kind = static_cast<shm::TransactionKind>(intent.kind.load(std::memory_order_relaxed));  // relaxed: after n
   // relaxed: after n
@@ -100,7 +105,7 @@ bool Exchange::is_moving(const Queue& queue) const noexcept {
 // Walks the logs of a subscription; throws Error (damaged) at what is no record. Counters that do not agree with them are
 // put right, but for one that a redo looks at first.
 void Exchange::recount(Queue& queue, std::vector<std::string>& notes) {
-  const shm::Intent& intent = last_intent(*page_);
+  const shm::Intent& intent = last_intent(*page_, queue.shard);
   const std::uint64_t n = intent.n.load(std::memory_order_acquire);  // acquire(intent.n): its record
   const auto kind = static_cast<shm::TransactionKind>(intent.kind.load(std::memory_order_relaxed));  // relaxed: after n
   // relaxed: after n

@@ -126,8 +126,8 @@ void Exchange::recover_subscription(FoundSubscription& found) {
     check_bytes(queue->state_segment, sizeof(shm::SubscriptionSegment));
     queue->state = queue->state_segment.as<shm::SubscriptionSegment>();
     queue->block = shm::read_block(queue->state->version, queue->state->blocks);
-    // acquire(intent.n): the record of transaction n
-    check_block(*queue->state, queue->block, last_intent(*page_).n.load(std::memory_order_acquire), prefix + ".state");
+    check_block(*queue->state, queue->block, *page_, prefix + ".state");
+    queue->shard = shard_of(*queue->state);
     queue->lane.entries = queue->block.entries;
     queue->lane.floor_entry = queue->lane.taken = queue->lane.entries;
     // acquire(backlog.tail): the records before it
@@ -197,7 +197,8 @@ void Exchange::recover_ring(Lane& lane) {
   lane.entries = lane.floor_entry;
   const std::string name = ring_name(queue.id, lane.ring_incarnation);
   const Known known{*page_, *topics_};
-  const std::uint64_t n = last_intent(*page_).n.load(std::memory_order_acquire);  // acquire(intent.n): its record
+  const std::uint64_t n =
+      last_intent(*page_, queue.shard).n.load(std::memory_order_acquire);  // acquire(intent.n): its record
   // acquire(sink.n): base belongs to n
   const bool written = lane.ring_page->sink.n.load(std::memory_order_acquire) == n;
   const std::uint64_t base = lane.ring_page->sink.base.load(std::memory_order_relaxed);  // relaxed: after n
@@ -301,7 +302,7 @@ void Exchange::recover_publishers() {
       ingress->hot = true;
       ingress->closing = ingress->client == 0 && !ingress->own;
       hot_.push_back(ingress.get());
-      ingress->cursor->not_polled.store(0, std::memory_order_relaxed);  // relaxed: polled from now on
+      ingress->first().not_polled.store(0, std::memory_order_relaxed);  // relaxed: polled from now on
     }
     publishers_[slot] = std::move(ingress);
   }

@@ -5,6 +5,7 @@
 
 #include "ackring/error.hpp"
 #include "lib/exchange/exchange.hpp"
+#include "lib/exchange/snapshot.hpp"
 #include "lib/shm/versioned.hpp"
 
 namespace ackring::exchange {
@@ -107,18 +108,16 @@ void count_held(shm::SubscriptionBlock& block, const Held& held) {
 }  // namespace
 
 void Exchange::redo() {
+  const shm::Intent& intent = last_intent(*page_, shard_);
   // acquire(intent.n): the record of transaction n
-  const std::uint64_t first = page_->intents[0][0].n.load(std::memory_order_acquire);
-  const std::uint64_t second = page_->intents[0][1].n.load(std::memory_order_acquire);  // acquire(intent.n): as above
-  n_ = std::max(first, second);
-  if (n_ == 0) return;
-  const shm::Intent& intent = page_->intents[0][n_ & 1];
+  n_ = std::max(intent.n.load(std::memory_order_acquire), shm::first_n(shard_));
   // relaxed: after n
   const auto kind = static_cast<TransactionKind>(intent.kind.load(std::memory_order_relaxed));
   const std::uint64_t source = intent.source.load(std::memory_order_relaxed);  // relaxed: after n
   const std::uint64_t from = intent.from.load(std::memory_order_relaxed);      // relaxed: after n
   const std::uint64_t to = intent.to.load(std::memory_order_relaxed);          // relaxed: after n
   touched_.clear();
+  if (kind == TransactionKind::none) return;  // the first one, or one that only says that those before it are done
   if (kind == TransactionKind::route) {
     redo_route(source, from, to);
     return;

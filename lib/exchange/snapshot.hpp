@@ -63,8 +63,12 @@ nlohmann::ordered_json stat_document(const shm::Directory& directory, const std:
 /// That state of the exchange alone. Throws Error as stat_document() does.
 const char* exchange_state(const shm::Directory& directory, const std::string& bus);
 
-/// What a dead exchange was about to do last. The other record may be half overwritten.
-const shm::Intent& last_intent(const shm::ExchangeSegment& page);
+/// What a shard of a dead exchange was about to do last. The other record may be half overwritten.
+const shm::Intent& last_intent(const shm::ExchangeSegment& page, std::size_t shard);
+/// Does the bus have this shard?
+bool is_shard(const shm::ExchangeSegment& page, std::size_t shard);
+/// The shard that a subscription belongs to, as its state says; what can't be one counts as 0.
+std::size_t shard_of(const shm::SubscriptionSegment& state);
 
 /// Calls `each` with the position and the header of every record of a log in files, oldest first, until it answers false.
 void walk_log(const shm::Directory& directory, const std::string& prefix, std::uint64_t head, std::uint64_t tail,

@@ -21,11 +21,22 @@ namespace {
 constexpr std::uint64_t stalled_after_ns = 3'000'000'000;
 }  // namespace
 
-const shm::Intent& last_intent(const shm::ExchangeSegment& page) {
-  const auto& intents = page.intents[0];
+const shm::Intent& last_intent(const shm::ExchangeSegment& page, std::size_t shard) {
+  const auto& intents = page.intents[shard];
   const std::uint64_t first = intents[0].n.load(std::memory_order_acquire);   // acquire(intent.n): its record
   const std::uint64_t second = intents[1].n.load(std::memory_order_acquire);  // acquire(intent.n): its record
   return first > second ? intents[0] : intents[1];
+}
+
+bool is_shard(const shm::ExchangeSegment& page, std::size_t shard) {
+  // relaxed: it changes only while nobody serves the bus
+  return ((page.shards.load(std::memory_order_relaxed) | 1) >> shard & 1) != 0;
+}
+
+std::size_t shard_of(const shm::SubscriptionSegment& state) {
+  // relaxed: it changes only while nobody serves the bus
+  const std::uint64_t shard = state.shard.load(std::memory_order_relaxed);
+  return shard < shm::max_shards ? shard : 0;
 }
 
 namespace {
@@ -65,7 +76,7 @@ Json describe_files(const shm::Directory& directory, std::uint64_t id, const std
   view.paused = definition.at("paused");
   view.block = shm::read_block(subscription->version, subscription->blocks);
   view.invalid_acks = subscription->invalid_acks.load(std::memory_order_relaxed);  // relaxed: a notice
-  const shm::Intent& intent = last_intent(page);
+  const shm::Intent& intent = last_intent(page, shard_of(*subscription));
   const std::uint64_t n = intent.n.load(std::memory_order_acquire);  // acquire(intent.n): its record
   const bool counted = view.block.n == n;
   std::vector<shm::Segment> mapped;
@@ -163,7 +174,7 @@ Json stat_document(const shm::Directory& directory, const std::string& bus) {
       const shm::Segment cursor =
           shm::Segment::attach(directory, cursor_file, shm::SegmentKind::ingress_cursor, shm::Access::read_only);
       check_bytes(cursor, shm::page_bytes);
-      const auto* words = cursor.as<const shm::IngressCursor>();
+      const auto* words = &cursor.as<const shm::IngressCursor>()->shards[0];  // whose counters are the books
       const std::string ring_file = Exchange::ingress_name(static_cast<std::uint16_t>(slot), incarnation);
       const shm::Segment ring =
           shm::Segment::attach_client_file(directory, ring_file, shm::SegmentKind::ingress_ring, shm::page_bytes);

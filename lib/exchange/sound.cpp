@@ -6,6 +6,7 @@
 
 #include "ackring/error.hpp"
 #include "lib/exchange/attempt.hpp"
+#include "lib/exchange/snapshot.hpp"
 
 namespace ackring::exchange {
 
@@ -35,13 +36,23 @@ void check_bytes(const shm::Segment& segment, std::uint64_t least) {
 void check_exchange(const shm::Segment& segment) {
   check_bytes(segment, sizeof(shm::ExchangeSegment));
   const auto& page = *segment.as<const shm::ExchangeSegment>();
-  // The two records of a shard take turns, by the parity of their numbers.
-  const std::uint64_t even = page.intents[0][0].n.load(std::memory_order_acquire);  // acquire(intent.n): its record
-  const std::uint64_t odd = page.intents[0][1].n.load(std::memory_order_acquire);   // acquire(intent.n): its record
-  const std::uint64_t last = std::max(even, odd);
-  if (even % 2 != 0 || (odd % 2 == 0 && odd != 0) || last > largest_number || last - std::min(even, odd) > 1) {
-    throw_damaged(segment.name(),
-                  "its last transactions can't be " + std::to_string(even) + " and " + std::to_string(odd));
+  for (std::size_t shard = 0; shard < shm::max_shards; ++shard) {
+    // The two records of a shard take turns, by the parity of their numbers.
+    const std::uint64_t even =
+        page.intents[shard][0].n.load(std::memory_order_acquire);  // acquire(intent.n): its record
+    const std::uint64_t odd =
+        page.intents[shard][1].n.load(std::memory_order_acquire);  // acquire(intent.n): its record
+    const std::uint64_t last = std::max(even, odd);
+    const std::uint64_t before = std::max(std::min(even, odd), last == 0 ? 0 : shm::first_n(shard));
+    if (even % 2 != 0 || (odd % 2 == 0 && odd != 0) || last > largest_number || last - before > 1 ||
+        (last != 0 && shm::shard_of(last) != shard)) {
+      throw_damaged(segment.name(),
+                    "its last transactions can't be " + std::to_string(even) + " and " + std::to_string(odd));
+    }
+  }
+  // relaxed: X's own word, of an X that is gone
+  if (page.shards.load(std::memory_order_relaxed) >> shm::max_shards != 0) {
+    throw_damaged(segment.name(), "it names shards that there can't be");
   }
   // relaxed: X's own words, of an X that is gone
   const std::uint64_t next_file = page.next_file.load(std::memory_order_relaxed);
@@ -180,14 +191,23 @@ LogCount check_log(const log::SegmentLog& log, std::uint64_t head, bool later, c
   return count;
 }
 
-void check_block(const shm::SubscriptionSegment& state, const shm::SubscriptionBlock& block, std::uint64_t n,
-                 const std::string& name) {
-  std::uint64_t last = block.n;
+void check_block(const shm::SubscriptionSegment& state, const shm::SubscriptionBlock& block,
+                 const shm::ExchangeSegment& page, const std::string& name) {
+  // Of whichever shard it belonged to then.
+  const auto check = [&](std::uint64_t n) {
+    // acquire(intent.n): its record
+    const std::uint64_t last = last_intent(page, shm::shard_of(n)).n.load(std::memory_order_acquire);
+    if (n > last)
+      throw_damaged(name, "it knows of transaction " + std::to_string(n) + ", the bus has had " + std::to_string(last));
+  };
+  check(block.n);
   for (const shm::Sink* sink : {&state.backlog, &state.retry, &state.dead}) {
-    last = std::max(last, sink->n.load(std::memory_order_acquire));  // acquire(sink.n): base belongs to n
+    check(sink->n.load(std::memory_order_acquire));  // acquire(sink.n): base belongs to n
   }
-  if (last > n) {
-    throw_damaged(name, "it knows of transaction " + std::to_string(last) + ", the bus has had " + std::to_string(n));
+  // relaxed: it changes only while nobody serves the bus
+  const std::uint64_t shard = state.shard.load(std::memory_order_relaxed);
+  if (shard >= shm::max_shards || !is_shard(page, shard)) {
+    throw_damaged(name, "it belongs to shard " + std::to_string(shard) + ", which the bus does not have");
   }
 }
 

@@ -80,8 +80,8 @@ struct LogCount {
 LogCount check_log(const log::SegmentLog& log, std::uint64_t head, bool later, const std::vector<std::uint64_t>& begins,
                    const std::string& name, const Known& known);
 
-/// Throws Error (damaged) where the numbers of a subscription can't be those of an exchange whose last transaction was `n`.
-void check_block(const shm::SubscriptionSegment& state, const shm::SubscriptionBlock& block, std::uint64_t n,
-                 const std::string& name);
+/// Throws Error (damaged) where the numbers of a subscription can't be those of an exchange with this page.
+void check_block(const shm::SubscriptionSegment& state, const shm::SubscriptionBlock& block,
+                 const shm::ExchangeSegment& page, const std::string& name);
 
 }  // namespace ackring::exchange

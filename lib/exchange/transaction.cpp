@@ -8,7 +8,7 @@ namespace ackring::exchange {
 void Exchange::begin(shm::TransactionKind kind, std::uint64_t source, std::uint64_t from, std::uint64_t to) {
   ++n_;
   // Two records take turns: the one of transaction n - 1 stays whole until n is stored.
-  shm::Intent& intent = page_->intents[0][n_ & 1];
+  shm::Intent& intent = intents_[n_ & 1];
   shm::Environment::at(shm::CrashPoint::transaction_intent);
   // relaxed: X's thread is the only writer; `n` publishes them.
   intent.kind.store(static_cast<std::uint32_t>(kind), std::memory_order_relaxed);

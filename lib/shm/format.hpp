@@ -11,6 +11,7 @@
 #include <type_traits>
 
 #include "lib/shm/record_format.hpp"
+#include "lib/shm/transaction_number.hpp"
 
 namespace ackring::shm {
 
@@ -47,7 +48,6 @@ struct SegmentHeader {
 // ------------------------------------------------------------------------------------------------------------- exchange
 
 inline constexpr std::size_t max_publishers = 1024;
-inline constexpr std::size_t max_shards = 4;
 inline constexpr std::size_t name_bytes = 64;  // names of publishers and subscriptions, with the closing zero
 
 /// What moves where. redeliver, retry, bury: a delivery of the member ring, into ring or backlog, the retry log, the
@@ -116,10 +116,12 @@ struct ExchangeSegment {
   Word32 fence_required;  // 1: some process has no membarrier, hot sides fence
   Word64 next_client;     // last client incarnation given out
   Word64 next_file;       // last number given to a subscription or incarnation
-  std::array<std::uint8_t, 16> padding0;
+  Word32 shards;  // bit per shard that subscriptions may belong to; shard 0 is always one, whatever its bit says
+  std::array<std::uint8_t, 12> padding0;
   alignas(64) Word64 tick_ns;  // CLOCK_MONOTONIC of X's last tick: a stale one means stalled
   Word64 served_ns;            // how long X has been there, all its lives together: what ack timeouts are told by
-  std::array<std::uint8_t, 48> padding1;
+  std::array<Word64, max_shards - 1> shard_tick_ns;  // as tick_ns, of the other shards
+  std::array<std::uint8_t, 24> padding1;
   alignas(64) std::array<std::array<Intent, 2>, max_shards> intents;
   std::array<std::uint8_t, 3328> padding2;
   std::array<PublisherEntry, max_publishers> publishers;
@@ -193,20 +195,29 @@ struct PeerIdentity {
   std::array<std::uint32_t, max_peer_groups> groups;
 };
 
-struct IngressCursor {
-  SegmentHeader header;
-  alignas(64) Word64 consumed;  // what the publisher reads: everything before it is reusable
+/// How far one shard of X has come in the ring.
+struct ShardCursor {
+  alignas(64) Word64 consumed;  // what the publisher reads: what is before it in every shard is reusable
   std::array<std::uint8_t, 56> padding0;
-  alignas(64) Word32 not_polled;  // 1: X sleeps or has this ring off its list; ring the bell after a commit
+  alignas(64) Word32 not_polled;  // of shard 0: bit per shard that sleeps or has this ring off its list: ring the bell
   std::array<std::uint8_t, 60> padding1;
   alignas(64) Word64 version;
-  Word64 topics;       // publisher-local topics mapped so far
-  Word64 quarantined;  // 1: the ring was found damaged and is not read any more
-  Sink sink;           // of a ring that X itself writes
+  Word64 topics;       // of shard 0: publisher-local topics mapped so far
+  Word64 quarantined;  // of shard 0: 1: the ring was found damaged and is not read any more
+  Sink sink;           // of shard 0: of a ring that X itself writes
   std::array<std::uint8_t, 24> padding2;
   std::array<IngressBlock, 2> blocks;
+};
+
+inline constexpr std::size_t duplicate_notes = 128;
+
+struct IngressCursor {
+  SegmentHeader header;
+  std::array<ShardCursor, max_shards> shards;
   PeerIdentity owner;  // whose ring it is: what it may publish is asked of the rules that hold just then
-  std::array<std::uint8_t, 3392> padding3;
+  alignas(64) Word64 duplicate_count;  // events that shard 0 found to be known by their ids, while there were others
+  std::array<Word64, duplicate_notes> duplicates;  // where the last ones begin, by count modulo their number
+  std::array<std::uint8_t, 1400> padding;
   // at page_bytes: Word32 per publisher-local topic (1 based at index 0): its number in the topic table, no_topic or
   // denied_topic; the file grows
 };
@@ -265,7 +276,8 @@ struct SubscriptionSegment {
   Sink retry;
   Word64 dead_tail;  // log position behind the last committed record
   Sink dead;
-  std::array<std::uint8_t, 16> padding1;
+  Word64 shard;  // that it belongs to
+  std::array<std::uint8_t, 8> padding1;
   std::array<Word16, key_slots> slot_owners;  // MemberRing::number of the member that a key slot belongs to, 0: nobody
   std::array<std::uint8_t, 1152> padding2;
 };

@@ -75,10 +75,12 @@
   F(ExchangeSegment, fence_required, 156, 4) \
   F(ExchangeSegment, next_client, 160, 8) \
   F(ExchangeSegment, next_file, 168, 8) \
-  F(ExchangeSegment, padding0, 176, 16) \
+  F(ExchangeSegment, shards, 176, 4) \
+  F(ExchangeSegment, padding0, 180, 12) \
   F(ExchangeSegment, tick_ns, 192, 8) \
   F(ExchangeSegment, served_ns, 200, 8) \
-  F(ExchangeSegment, padding1, 208, 48) \
+  F(ExchangeSegment, shard_tick_ns, 208, 24) \
+  F(ExchangeSegment, padding1, 232, 24) \
   F(ExchangeSegment, intents, 256, 512) \
   F(ExchangeSegment, padding2, 768, 3328) \
   F(ExchangeSegment, publishers, 4096, 131072) \
@@ -117,20 +119,24 @@
   F(PeerIdentity, group_count, 8, 4) \
   F(PeerIdentity, reserved, 12, 4) \
   F(PeerIdentity, groups, 16, 240) \
+  S(ShardCursor, 320) \
+  F(ShardCursor, consumed, 0, 8) \
+  F(ShardCursor, padding0, 8, 56) \
+  F(ShardCursor, not_polled, 64, 4) \
+  F(ShardCursor, padding1, 68, 60) \
+  F(ShardCursor, version, 128, 8) \
+  F(ShardCursor, topics, 136, 8) \
+  F(ShardCursor, quarantined, 144, 8) \
+  F(ShardCursor, sink, 152, 16) \
+  F(ShardCursor, padding2, 168, 24) \
+  F(ShardCursor, blocks, 192, 128) \
   S(IngressCursor, 4096) \
   F(IngressCursor, header, 0, 128) \
-  F(IngressCursor, consumed, 128, 8) \
-  F(IngressCursor, padding0, 136, 56) \
-  F(IngressCursor, not_polled, 192, 4) \
-  F(IngressCursor, padding1, 196, 60) \
-  F(IngressCursor, version, 256, 8) \
-  F(IngressCursor, topics, 264, 8) \
-  F(IngressCursor, quarantined, 272, 8) \
-  F(IngressCursor, sink, 280, 16) \
-  F(IngressCursor, padding2, 296, 24) \
-  F(IngressCursor, blocks, 320, 128) \
-  F(IngressCursor, owner, 448, 256) \
-  F(IngressCursor, padding3, 704, 3392) \
+  F(IngressCursor, shards, 128, 1280) \
+  F(IngressCursor, owner, 1408, 256) \
+  F(IngressCursor, duplicate_count, 1664, 8) \
+  F(IngressCursor, duplicates, 1672, 1024) \
+  F(IngressCursor, padding, 2696, 1400) \
   S(Sink, 16) \
   F(Sink, base, 0, 8) \
   F(Sink, n, 8, 8) \
@@ -180,7 +186,8 @@
   F(SubscriptionSegment, retry, 840, 16) \
   F(SubscriptionSegment, dead_tail, 856, 8) \
   F(SubscriptionSegment, dead, 864, 16) \
-  F(SubscriptionSegment, padding1, 880, 16) \
+  F(SubscriptionSegment, shard, 880, 8) \
+  F(SubscriptionSegment, padding1, 888, 8) \
   F(SubscriptionSegment, slot_owners, 896, 2048) \
   F(SubscriptionSegment, padding2, 2944, 1152) \
   S(RingBlock, 128) \

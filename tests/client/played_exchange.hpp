@@ -40,7 +40,7 @@ struct PlayedIngress {
     };
     const auto fill_cursor = [&](std::byte* base) {
       auto* made = reinterpret_cast<shm::IngressCursor*>(base);
-      made->consumed.store(start, std::memory_order_relaxed);
+      made->shards[0].consumed.store(start, std::memory_order_relaxed);
     };
     ring = shm::Segment::create(exchange.directory, "ring", SegmentKind::ingress_ring, shm::page_bytes + ring_bytes, 1,
                                 0, fill_ring);
@@ -55,7 +55,7 @@ struct PlayedIngress {
     reader = ring::RingReader(ring.data() + shm::page_bytes, ring_bytes, &words().tail, start);
   }
   [[nodiscard]] shm::IngressRing& words() const { return *ring.as<shm::IngressRing>(); }
-  [[nodiscard]] shm::IngressCursor& cursor_words() const { return *cursor.as<shm::IngressCursor>(); }
+  [[nodiscard]] shm::ShardCursor& cursor_words() const { return cursor.as<shm::IngressCursor>()->shards[0]; }
   /// The next record, consumed.
   [[nodiscard]] const std::byte* next() {
     const std::byte* record = reader.peek();

@@ -47,7 +47,7 @@ class CorePublisher {
   /// False when the ring has no room.
   bool add(const std::string& topic, const std::string& payload, const std::string& key = "",
            const shm::TimingInfo& times = {}) {
-    writer_.set_head(cursor_.as<shm::IngressCursor>()->consumed.load(std::memory_order_acquire));
+    writer_.set_head(cursor_.as<shm::IngressCursor>()->shards[0].consumed.load(std::memory_order_acquire));
     std::uint32_t& number = topics_[topic];
     if (number == 0) {
       const std::uint32_t next = static_cast<std::uint32_t>(topics_.size());

@@ -16,6 +16,7 @@ using shm::MemberRing;
 using shm::RecordHeader;
 using shm::RingBlock;
 using shm::SegmentHeader;
+using shm::ShardCursor;
 using shm::SubscriptionBlock;
 using u16 = std::uint16_t;
 using u32 = std::uint32_t;
@@ -23,6 +24,9 @@ using u64 = std::uint64_t;
 
 inline constexpr exchange::DoctorOptions at_once{.looks = 3, .pause_ns = 0};
 inline constexpr u64 huge = u64{1} << 50;
+
+/// Of a field of the first shard, in the file.
+constexpr u64 of_cursor(u64 field) { return offsetof(IngressCursor, shards) + field; }
 
 struct Damage {
   const char* check;

@@ -98,10 +98,10 @@ TEST_CASE("damage to headers, the page of the exchange, publishers and topics is
              copy.put(copy.pub_ring, copy.first_unrouted() + offsetof(RecordHeader, topic), u32{99});
              return copy.pub_ring;
            }},
-          put("quarantined", &Copy::pub_cursor, offsetof(IngressCursor, quarantined), u64{2}),
-          put("topics", &Copy::pub_cursor, offsetof(IngressCursor, topics), huge),
-          put("consumed", &Copy::pub_cursor, offsetof(IngressCursor, consumed), huge),
-          put("sink", &Copy::pub_cursor, offsetof(IngressCursor, sink) + 8, u64{1}),
+          put("quarantined", &Copy::pub_cursor, of_cursor(offsetof(ShardCursor, quarantined)), u64{2}),
+          put("topics", &Copy::pub_cursor, of_cursor(offsetof(ShardCursor, topics)), huge),
+          put("consumed", &Copy::pub_cursor, of_cursor(offsetof(ShardCursor, consumed)), huge),
+          put("sink", &Copy::pub_cursor, of_cursor(offsetof(ShardCursor, sink)) + 8, u64{1}),
           {"n",
            [](const Copy& copy) {
              copy.put(copy.pub_cursor, copy.in_cursor_block(0), huge);

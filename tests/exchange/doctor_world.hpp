@@ -58,8 +58,10 @@ struct Copy {
     return offsetof(shm::MemberRing, blocks) + (version & 1) * sizeof(shm::RingBlock) + field;
   }
   [[nodiscard]] std::uint64_t in_cursor_block(std::uint64_t field) const {
-    const auto version = at<std::uint64_t>(pub_cursor, offsetof(shm::IngressCursor, version));
-    return offsetof(shm::IngressCursor, blocks) + (version & 1) * sizeof(shm::IngressBlock) + field;
+    const auto version =
+        at<std::uint64_t>(pub_cursor, offsetof(shm::IngressCursor, shards) + offsetof(shm::ShardCursor, version));
+    return offsetof(shm::IngressCursor, shards) + offsetof(shm::ShardCursor, blocks) +
+           (version & 1) * sizeof(shm::IngressBlock) + field;
   }
   /// Offset of the first record above the floor of plain's ring.
   [[nodiscard]] std::uint64_t first_record() const {

@@ -180,15 +180,17 @@ TEST_CASE(
       {"the cursor is cut short", [](auto& d, auto&, auto& cursor) { cut(d, cursor, 256); }},
       {"the cursor has no topics", [](auto& d, auto&, auto& cursor) { cut(d, cursor, shm::page_bytes); }},
       {"the cursor counts too many topics",
-       [](auto& d, auto&, auto& cursor) { write_at(d, cursor, offsetof(shm::IngressCursor, topics), 1u << 30); }},
+       [](auto& d, auto&, auto& cursor) {
+         write_at(d, cursor, offsetof(shm::IngressCursor, shards) + offsetof(shm::ShardCursor, topics), 1u << 30);
+       }},
       {"the cursor names an unknown topic",
        [](auto& d, auto&, auto& cursor) { write_at(d, cursor, shm::page_bytes, 77'777); }},
       {"the cursor stands within a record",
        [](auto& d, auto&, auto& cursor) {
          for (const std::size_t copy : {0, 1}) {
            write_at(d, cursor,
-                    offsetof(shm::IngressCursor, blocks) + copy * sizeof(shm::IngressBlock) +
-                        offsetof(shm::IngressBlock, consumed),
+                    offsetof(shm::IngressCursor, shards) + offsetof(shm::ShardCursor, blocks) +
+                        copy * sizeof(shm::IngressBlock) + offsetof(shm::IngressBlock, consumed),
                     8);
          }
        }},

@@ -21,14 +21,16 @@ struct Start {
 
 constexpr std::uint64_t two_32 = std::uint64_t{1} << 32;
 constexpr std::uint64_t two_63 = std::uint64_t{1} << 63;
+constexpr std::uint64_t two_61 = std::uint64_t{1} << 61;
 
-// What is counted one by one can't pass 2^64: that takes thousands of years. Positions and entries may.
+// What is counted one by one can't pass 2^64, and transactions of a shard not 2^62: that takes more than a hundred years.
+// Positions and entries may.
 const std::map<std::string, Start> starts = {
     {"nothing", {0, 0, 0, 0, 0, 1, 10}},
     {"2^32", {two_32 - 4096, two_32 - 50, two_32 - 60, two_32 - 70, two_32 - 80, 0xffff, two_32 - 5}},
-    {"2^63", {two_63 - 4096, two_63 - 50, two_63 - 60, two_63 - 70, two_63 - 80, 0x7fffffff, two_32 - 5}},
+    {"2^63", {two_63 - 4096, two_63 - 50, two_63 - 60, two_63 - 70, two_61 - 80, 0x7fffffff, two_32 - 5}},
     {"2^64",
-     {0 - std::uint64_t{4096}, 0 - std::uint64_t{50}, two_63 - 1, two_63 - 1, two_63 - 1, 0xfffffff0, two_32 - 5}},
+     {0 - std::uint64_t{4096}, 0 - std::uint64_t{50}, two_63 - 1, two_63 - 1, two_61 - 1, 0xfffffff0, two_32 - 5}},
 };
 
 template <class Page, class Change>
@@ -66,8 +68,8 @@ class Far {
       set(page.events, start.sequence);
     });
     change<shm::IngressCursor>(world_, publisher.cursor_file, shm::SegmentKind::ingress_cursor, [&](auto& page) {
-      set(page.consumed, start.position);
-      for (shm::IngressBlock& block : page.blocks) {
+      set(page.shards[0].consumed, start.position);
+      for (shm::IngressBlock& block : page.shards[0].blocks) {
         block.consumed = start.position;
         block.sequence = block.routed = start.sequence;
         block.n = start.transaction;
