@@ -9,6 +9,7 @@
 #include "lib/client/wait.hpp"
 #include "lib/control/topic_pattern.hpp"
 #include "lib/exchange/ingress.hpp"
+#include "lib/ring/consumed.hpp"
 #include "lib/shm/versioned.hpp"
 
 namespace ackring::client {
@@ -90,20 +91,7 @@ void PublisherEndpoint::adopt(shm::Segment ring, shm::Segment cursor, shm::Bell 
       ring::RingWriter(ring_segment_.data() + shm::page_bytes, ring_->ring_bytes, &ring_->tail, committed_, committed_);
 }
 
-std::uint64_t PublisherEndpoint::consumed() const noexcept {
-  // acquire(ingress.consumed): this shard has read the bytes before it; and what shards there were when it stored that
-  std::uint64_t least = cursor_->shards[0].consumed.load(std::memory_order_acquire);
-  // relaxed: after shard 0's word. A shard that is not in the mask yet begins where shard 0 is when it adds it, so no
-  // earlier than there; the word of one that has left it stands still, which only makes this wait for the next look.
-  std::uint32_t others = shards_->load(std::memory_order_relaxed) >> 1;
-  for (std::size_t shard = 1; others != 0; others >>= 1, ++shard) {
-    if ((others & 1) == 0) continue;
-    // acquire(ingress.consumed): as above
-    const std::uint64_t position = cursor_->shards[shard].consumed.load(std::memory_order_acquire);
-    if (static_cast<std::int64_t>(position - least) < 0) least = position;
-  }
-  return least;
-}
+std::uint64_t PublisherEndpoint::consumed() const noexcept { return ring::consumed_by_all(*cursor_, *shards_); }
 
 std::byte* PublisherEndpoint::claim_slowly(std::uint64_t bytes) {
   const std::uint64_t head = consumed();

@@ -147,7 +147,7 @@ void Explorer::point() {
 void Explorer::yield(State state) {
   check_memory();
   Role& self = roles_[current_];
-  const bool in_vain = state == State::paused && self.newest_only && self.seen_stores == memory_.stores();
+  self.in_vain = state == State::paused && self.newest_only && self.seen_stores == memory_.stores();
   self.state = state;
   self.seen_stores = memory_.stores();
   self.newest_only = false;
@@ -158,7 +158,7 @@ void Explorer::yield(State state) {
     std::size_t waiting = roles_.size();
     for (std::size_t role = 0; role < roles_.size(); ++role) {
       all_ended = all_ended && roles_[role].state == State::ended;
-      if (roles_[role].state == State::paused && !(role == current_ && in_vain)) waiting = role;
+      if (roles_[role].state == State::paused && !roles_[role].in_vain) waiting = role;
     }
     if (all_ended) {
       fibres_->leave(current_);

@@ -93,6 +93,7 @@ class Explorer final : public shm::MemoryHook, private Chooser {
     State state = State::ready;
     std::uint64_t seen_stores = 0;  // paused: until there are more
     bool newest_only = false;       // paused with nobody left to store anything: the next loads see the newest values
+    bool in_vain = false;           // paused though its loads saw the newest values
     const bool* flag = nullptr;     // asleep: until it is set
   };
   struct Choice {
