@@ -169,6 +169,7 @@ DeadLetterResult Exchange::walk_dead(const Queue& queue, const DeadLetterFilter&
 }
 
 DeadLetterResult Exchange::requeue_dead(Queue& queue, const DeadLetterFilter& filter, std::uint64_t now_ns) {
+  if (queue.shard != shard_) return owner_of(queue).requeue_dead(queue, filter, now_ns);
   if (queue.burying) bury_pending(queue);
   const DeadLetterResult result = walk_dead(queue, filter, [&](std::uint64_t position, const ring::EventParts& event) {
     Attempt attempt = attempt_of(event);
@@ -195,6 +196,7 @@ DeadLetterResult Exchange::requeue_dead(Queue& queue, const DeadLetterFilter& fi
 }
 
 DeadLetterResult Exchange::purge_dead(Queue& queue, const DeadLetterFilter& filter) {
+  if (queue.shard != shard_) return owner_of(queue).purge_dead(queue, filter);
   const DeadLetterResult result = walk_dead(queue, filter, [&](std::uint64_t position, const ring::EventParts& event) {
     shm::Environment::at(shm::CrashPoint::dead_purge);
     begin(TransactionKind::remove, queue.id, position, 0);

@@ -49,63 +49,70 @@ bool write(LetterPublisher& letters, RecordHeader header, std::string_view paylo
 }  // namespace
 
 /// Are there dead letters that its topic has not got yet?
-bool Exchange::has_unannounced(const Queue& queue) {
+bool has_unannounced(const Queue& queue) {
   return !queue.options.dead_letter_topic.empty() &&
          std::max(queue.block.dead_published, queue.block.dead_head) != queue.dead.tail();
 }
 
 /// Publishes some of the dead letters that its topic has not got yet; where the ring is full, the next tick goes on.
 void Exchange::announce(Queue& queue) {
-  if (!has_unannounced(queue)) return;
-  if (!letters_) {
+  if (!has_unannounced(queue) || !may_change()) return;
+  if (!peers_->letters) {
     try {
-      open_letters();
+      lead().open_letters();
     } catch (const Error&) {
       return;  // the file system has no room for its ring, or this process none for a mapping: the next tick tries again
     }
   }
-  letters_->writer.set_head(letters_->ingress->block.consumed);
+  LetterPublisher& letters = *peers_->letters;
+  std::uint64_t head = letters.ingress->block.consumed;
+  for_each_shard([&](const Exchange& shard) {
+    const std::uint64_t consumed = shard.publishers_[letters.ingress->slot]->block.consumed;
+    if (static_cast<std::int64_t>(consumed - head) < 0) head = consumed;
+  });
+  letters.writer.set_head(head);
   shm::SubscriptionBlock& block = queue.block;
   for (std::uint64_t i = 0; i < batch_events; ++i) {
     const std::uint64_t from = std::max(block.dead_published, block.dead_head);
     std::uint64_t position = from;
     const RecordHeader* record = queue.dead.at(position);
     if (record == nullptr) break;
-    const std::uint64_t start = letters_->writer.position();
+    const std::uint64_t start = letters.writer.position();
     if (!write_letter(queue, *record)) {
-      letters_->writer.rollback(start);
+      letters.writer.rollback(start);
       break;
     }
     shm::Environment::at(shm::CrashPoint::dead_announce);
     begin(TransactionKind::announce, queue.id, from, 0);
-    touch_sink(letters_->ingress->first().sink, n_, start);
-    ++letters_->events;
-    letters_->page->events.store(letters_->events, std::memory_order_relaxed);  // relaxed: published by the tail
-    letters_->writer.commit();
+    touch_sink(letters.ingress->first().sink, n_, start);
+    ++letters.events;
+    letters.page->events.store(letters.events, std::memory_order_relaxed);  // relaxed: published by the tail
+    letters.writer.commit();
     touch(queue);
     block.dead_published = log::SegmentLog::next(position, *record);
     commit_sinks();
-    heat(*letters_->ingress);
+    for_each_shard([&](Exchange& shard) { shard.heat(*shard.publishers_[letters.ingress->slot]); });
   }
   shorten_dead(queue);
 }
 
 // What the event of a dead letter is: the one that died, with headers that say what became of it.
 bool Exchange::write_letter(const Queue& queue, const RecordHeader& record) {
+  LetterPublisher& letters = *peers_->letters;
   const ring::EventParts event = ring::parts(reinterpret_cast<const std::byte*>(&record));
   const std::string& topic = queue.options.dead_letter_topic;
   RecordHeader header{};
   header.published_ns = now_ns_;
-  const auto known = letters_->topics.find(topic);
-  const bool fresh = known == letters_->topics.end();
-  header.topic = fresh ? static_cast<std::uint32_t>(letters_->topics.size() + 1) : known->second;
+  const auto known = letters.topics.find(topic);
+  const bool fresh = known == letters.topics.end();
+  header.topic = fresh ? static_cast<std::uint32_t>(letters.topics.size() + 1) : known->second;
   header.kind = static_cast<std::uint16_t>(RecordKind::topic);
-  if (fresh && !write(*letters_, header, topic, {}, {})) return false;
+  if (fresh && !write(letters, header, topic, {}, {})) return false;
 
   std::string notes;
   append_header(notes, "dead-letter-subscription", queue.options.name);
   append_header(notes, "dead-letter-reason", reason_of(event));
-  append_header(notes, "dead-letter-topic", topics_->text(record.topic));
+  append_header(notes, "dead-letter-topic", peers_->topics->text(record.topic));
   append_header(notes, "dead-letter-publisher", publishers_[record.publisher]->name);
   append_header(notes, "dead-letter-sequence", std::to_string(record.sequence));
   append_header(notes, "dead-letter-delivery", std::to_string(record.delivery));
@@ -113,7 +120,7 @@ bool Exchange::write_letter(const Queue& queue, const RecordHeader& record) {
                 std::to_string(attempt_of(event).info.attempt - (is_untaken(event) ? 1 : 0)));
   std::string_view payload = text(event.payload, record.payload_bytes);
   const std::string_view key = text(event.key, record.key_bytes);
-  const std::uint64_t most = ring::max_event_bytes(letters_->writer.ring_bytes());
+  const std::uint64_t most = ring::max_event_bytes(letters.writer.ring_bytes());
   std::string headers(text(event.headers, record.headers_bytes));
   if (payload.size() + key.size() + headers.size() + notes.size() > most) {
     // Better a letter without its payload than none: the whole one is in the dead-letter log.
@@ -123,12 +130,12 @@ bool Exchange::write_letter(const Queue& queue, const RecordHeader& record) {
   }
   headers += notes;
   header.kind = static_cast<std::uint16_t>(RecordKind::event);
-  header.sequence = letters_->sequence + 1;
+  header.sequence = letters.sequence + 1;
   if (payload.size() + key.size() + headers.size() > most)
     return true;  // headers beyond all bounds: only the log has it
-  if (!write(*letters_, header, payload, key, headers)) return false;
-  ++letters_->sequence;
-  if (fresh) letters_->topics.emplace(topic, header.topic);
+  if (!write(letters, header, payload, key, headers)) return false;
+  ++letters.sequence;
+  if (fresh) letters.topics.emplace(topic, header.topic);
   return true;
 }
 
@@ -157,7 +164,7 @@ void Exchange::open_letters() {
   letters->events = shm::events_of(ingress->block);
   for (std::size_t i = 0; i < ingress->routes.size(); ++i) {
     const Route* route = ingress->routes[i];
-    if (route != nullptr) letters->topics.emplace(topics_->text(route->topic), i + 1);
+    if (route != nullptr) letters->topics.emplace(peers_->topics->text(route->topic), i + 1);
   }
   ring::RingReader reader(data, letters->page->ring_bytes, &letters->page->tail, ingress->block.consumed);
   while (const std::byte* record = reader.peek()) {
@@ -170,7 +177,7 @@ void Exchange::open_letters() {
     }
     reader.advance(event.header->bytes);
   }
-  letters_ = std::move(letters);
+  peers_->letters = std::move(letters);
 }
 
 /// A dead letter has gone into the ring: then the log's mark goes behind it.

@@ -86,7 +86,7 @@ bool Exchange::backlog_ready(Queue& queue, std::uint64_t bytes, bool redoing) {
 }
 
 /// Would one more event be too much for what waits outside of rings?
-bool Exchange::over_limits(const Queue& queue, std::uint64_t bytes) {
+bool over_limits(const Queue& queue, std::uint64_t bytes) {
   if (queue.role == Role::last_values) return false;  // they are kept by cleaning (last_values.cpp)
   const shm::SubscriptionBlock& block = queue.block;
   return block.backlog_events + block.delayed_events >= queue.options.max_events ||

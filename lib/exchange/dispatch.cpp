@@ -21,7 +21,7 @@ constexpr std::size_t few_members = 16;
 }  // namespace
 
 /// Is nothing open that has to be settled before the next event may go out?
-bool Exchange::may_dispatch(const Queue& queue, const shm::RecordHeader* record) {
+bool may_dispatch(const Queue& queue, const shm::RecordHeader* record) {
   if (!queue.options.ordered) return true;
   if (queue.keys) {
     const auto slot = record != nullptr ? KeySlots::of(*record) : std::nullopt;
@@ -33,7 +33,7 @@ bool Exchange::may_dispatch(const Queue& queue, const shm::RecordHeader* record)
 }
 
 /// Does a delivery that failed, and comes back, go before this one, which has not been delivered yet?
-bool Exchange::waits_for_retry(const Queue& queue, const shm::RecordHeader& record) {
+bool waits_for_retry(const Queue& queue, const shm::RecordHeader& record) {
   if (!queue.options.ordered) return false;
   if (!queue.keys) return queue.block.retry_events != queue.block.delayed_events;
   const auto slot = KeySlots::of(record);
@@ -41,14 +41,14 @@ bool Exchange::waits_for_retry(const Queue& queue, const shm::RecordHeader& reco
 }
 
 /// … or one that comes back and was taken back from its member by a pause, or is delayed no more?
-bool Exchange::goes_behind(const Queue& queue, const shm::RecordHeader& record) {
+bool goes_behind(const Queue& queue, const shm::RecordHeader& record) {
   if (!queue.options.ordered) return false;
   const auto slot = queue.keys ? KeySlots::of(record) : std::nullopt;
   return waits_for_retry(queue, record) || queue.parked.contains(slot.value_or(shm::key_slots));
 }
 
 /// The member with the most credit, of those with room; those with the same in turn. nullptr: none has room.
-Lane* Exchange::member_with_room(Queue& queue, std::uint64_t bytes) {
+Lane* member_with_room(Queue& queue, std::uint64_t bytes) {
   Lane* best = nullptr;
   std::uint64_t most = 0;
   const std::size_t count = queue.members.size();

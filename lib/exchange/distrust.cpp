@@ -1,5 +1,5 @@
 // Distrust: what becomes of a client that writes into its own files what no client writes, or cuts them short. It loses
-// its place by that, and its connection; nobody else loses anything. Rings: quarantine() in exchange.cpp.
+// its place by that, and its connection; nobody else loses anything. Rings: quarantine() in route.cpp.
 #include "lib/exchange/exchange.hpp"
 #include "lib/shm/bus_error_guard.hpp"
 
@@ -45,7 +45,7 @@ void Exchange::look_for_cut_files() {
     }
   }
   for (const auto& queue : queues_) {
-    if (!queue) continue;
+    if (!queue || queue->shard != shard_) continue;
     queue->each_lane([this](Lane& lane) {
       if (lane.has_member() && lane.ack_segment.cut_short()) distrust(lane, cut_short);
     });

@@ -20,6 +20,19 @@ std::string_view headers_of(const RecordHeader& record) noexcept {
   return {reinterpret_cast<const char*>(event.headers), record.headers_bytes};
 }
 
+// Positions never come back, and notes are in their order.
+bool is_noted(const shm::IngressCursor& page, std::uint64_t position) noexcept {
+  // acquire(ids.notes): the notes below it
+  const std::uint64_t count = page.duplicate_count.load(std::memory_order_acquire);
+  for (std::uint64_t i = count; i != 0 && count - i < shm::duplicate_notes; --i) {
+    // relaxed: published by the count
+    const std::uint64_t noted = page.duplicates[(i - 1) % shm::duplicate_notes].load(std::memory_order_relaxed);
+    if (noted == position) return true;
+    if (static_cast<std::int64_t>(noted - position) < 0) return false;
+  }
+  return false;
+}
+
 }  // namespace
 
 std::string_view EventIds::id_in(std::string_view headers) noexcept {
@@ -53,8 +66,48 @@ const RecordHeader* EventIds::find(std::string_view wanted, std::uint64_t& posit
   return nullptr;
 }
 
+/// Is the event at the reader's position one whose id is known? The answer depends on what came before it from all
+/// publishers, so one shard gives it: the lead, before it commits that it has passed the event. Others come behind it, and
+/// find what it said among the notes of the cursor.
+Familiar Exchange::is_known(Ingress& ingress, const Route& route, const RecordHeader& header, const std::byte* body,
+                            bool redoing) {
+  if (shard_ != 0) {
+    if (route.sinks.empty()) return Familiar::no;
+    // acquire(ingress.consumed): the notes of what is before it
+    const std::uint64_t passed = ingress.first().consumed.load(std::memory_order_acquire);
+    if (static_cast<std::int64_t>(passed - ingress.reader.position()) <= 0) return Familiar::not_yet;
+    return is_noted(*ingress.cursor_page, ingress.reader.position()) ? Familiar::yes : Familiar::no;
+  }
+  if (alone()) return has_known_id(header, body, redoing) ? Familiar::yes : Familiar::no;
+  // What a predecessor said stands, even if the id has expired since: others may have gone by it.
+  if (is_noted(*ingress.cursor_page, ingress.reader.position())) return Familiar::yes;
+  if (!has_known_id(header, body, redoing)) return Familiar::no;
+  return note_duplicate(ingress) ? Familiar::yes : Familiar::not_yet;
+}
+
+// False: some shard has yet to come by the note whose place it would take.
+bool Exchange::note_duplicate(Ingress& ingress) {
+  shm::IngressCursor& page = *ingress.cursor_page;
+  // relaxed: the lead is the only writer
+  const std::uint64_t count = page.duplicate_count.load(std::memory_order_relaxed);
+  shm::Word64& note = page.duplicates[count % shm::duplicate_notes];
+  const std::uint64_t oldest = note.load(std::memory_order_relaxed);  // relaxed: as above
+  bool passed = true;
+  for_each_shard([&](const Exchange& shard) {
+    if (shard.shard_ == 0 || count < shm::duplicate_notes) return;
+    // acquire(ingress.consumed): it has read the note
+    const std::uint64_t consumed = page.shards[shard.shard_].consumed.load(std::memory_order_acquire);
+    passed = passed && static_cast<std::int64_t>(consumed - oldest) > 0;
+  });
+  if (!passed) return false;
+  shm::Environment::at(shm::CrashPoint::event_ids_note);
+  note.store(ingress.reader.position(), std::memory_order_relaxed);  // relaxed: published by the count
+  page.duplicate_count.store(count + 1, std::memory_order_release);  // release(ids.notes): the notes below it
+  return true;
+}
+
 /// Has an event with the id of this one been routed already? In a redo it may be this one itself.
-bool Exchange::is_known(const RecordHeader& header, const std::byte* body, bool redoing) {
+bool Exchange::has_known_id(const RecordHeader& header, const std::byte* body, bool redoing) {
   const std::uint64_t timing = (header.flags & shm::flag_timing) != 0 ? sizeof(shm::TimingInfo) : 0;
   // The client may still change it: what is looked at is what was read here, once.
   event_ids_->headers.assign(reinterpret_cast<const char*>(body) + timing + header.payload_bytes + header.key_bytes,

@@ -14,6 +14,9 @@
 
 namespace ackring::exchange {
 
+/// Of an id. Not yet: it can't be said before another shard has come by the event.
+enum class Familiar : std::uint8_t { no, yes, not_yet };
+
 class EventIds {
  public:
   explicit EventIds(Queue& queue) noexcept : queue_(&queue) {}

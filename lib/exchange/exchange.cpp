@@ -1,16 +1,18 @@
 #include "lib/exchange/exchange.hpp"
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "ackring/error.hpp"
+#include "lib/exchange/snapshot.hpp"
 #include "lib/exchange/sound.hpp"
 #include "lib/shm/bus_error_guard.hpp"
 
 namespace ackring::exchange {
 
 Exchange::Exchange(shm::Directory& directory, control::AccessRules access)
-    : directory_(directory), access_(std::move(access)) {
+    : directory_(directory), peers_(std::make_shared<Peers>()), access_(std::move(access)), queues_(peers_->queues) {
   if (directory.exists("exchange")) {
     segment_ = shm::Segment::attach(directory, "exchange", shm::SegmentKind::exchange, shm::Access::read_write);
     if (segment_.header().boot_id != shm::boot_id()) {
@@ -31,19 +33,35 @@ Exchange::Exchange(shm::Directory& directory, control::AccessRules access)
   page_->generation.store(generation_, std::memory_order_relaxed);  // relaxed: for people and messages
   served_ns_ = page_->served_ns.load(std::memory_order_relaxed);    // relaxed: as above
 
-  topics_ = std::make_unique<control::TopicTable>(directory, generation_);
+  peers_->topics = std::make_unique<control::TopicTable>(directory, generation_);
   publishers_.resize(shm::max_publishers);
-  const std::vector<std::string> files = directory.list("");  // once: a bus may have tens of thousands
+  peers_->shards.push_back(this);
+  for (std::size_t shard = 1; shard < shm::max_shards; ++shard) {
+    if (!is_shard(*page_, shard)) continue;
+    followers_.push_back(std::unique_ptr<Exchange>(new Exchange(*this, shard)));
+    peers_->shards.resize(shard + 1);
+    peers_->shards[shard] = followers_.back().get();
+  }
+  recover();
+}
+
+void Exchange::recover() {
+  const std::vector<std::string> files = directory_.list("");  // once: a bus may have tens of thousands
   raise_numbers(files);
   shm::Environment::at(shm::CrashPoint::recover_subscriptions);
   recover_subscriptions(files);
   shm::Environment::at(shm::CrashPoint::recover_publishers);
   recover_publishers();
-  redo();  // decides as before; what the rules allow by now is for what comes
-  redone_ = true;
-  for (const auto& ingress : publishers_) {
-    if (ingress && ingress->ring_page != nullptr) withdraw_topics(*ingress);
-  }
+  for_each_shard([this](Exchange& shard) {
+    shard.redo();  // decides as before; what the rules allow by now is for what comes
+    shard.redone_ = true;
+    if (&shard != this) std::move(shard.report_.begin(), shard.report_.end(), std::back_inserter(report_));
+  });
+  for_each_shard([](Exchange& shard) {
+    for (const auto& ingress : shard.publishers_) {
+      if (ingress && ingress->ring_page != nullptr) shard.withdraw_topics(*ingress);
+    }
+  });
   for (const auto& queue : queues_) {
     if (!queue) continue;
     if (is_moving(*queue)) recount(*queue, report_);  // what the redo has completed is to be counted by now
@@ -51,10 +69,11 @@ Exchange::Exchange(shm::Directory& directory, control::AccessRules access)
       remove_subscription(*queue);
       continue;
     }
-    recover_slots(*queue);
-    index_retries(*queue);
+    Exchange& owner = owner_of(*queue);
+    owner.recover_slots(*queue);
+    owner.index_retries(*queue);
     queue->to_backlog = queue->goes_to_backlog();
-    activate(*queue);
+    owner.activate(*queue);
   }
   shm::Environment::at(shm::CrashPoint::recover_strays);
   remove_strays(files);
@@ -78,6 +97,7 @@ void Exchange::activate(Queue& queue) {
 
 bool Exchange::step(std::uint64_t now_ns) {
   clock_ns_ = now_ns;
+  waits_for_shard_ = false;
   std::size_t drained = 0;
   const std::size_t count = hot_.size();
   std::size_t held_up = count;
@@ -109,13 +129,15 @@ bool Exchange::step(std::uint64_t now_ns) {
 void Exchange::note(std::string line) {
   constexpr std::size_t most_lines = 1000;
   if (report_.size() < most_lines) report_.push_back(std::move(line));
+  if (shard_ != 0) call_lead();  // who tells people
 }
 
 void Exchange::tick(std::uint64_t now_ns) {
   serve(now_ns);
   now_ns_ = clock_ns_ = now_ns;
   if (shm::bus_errors() != bus_errors_) look_for_cut_files();
-  page_->tick_ns.store(now_ns, std::memory_order_relaxed);  // relaxed: a sign of life for tools
+  shm::Word64& sign_of_life = shard_ == 0 ? page_->tick_ns : page_->shard_tick_ns[shard_ - 1];
+  sign_of_life.store(now_ns, std::memory_order_relaxed);  // relaxed: for tools
   for (std::size_t i = 0; i < active_.size();) {
     Queue& queue = *active_[i];
     const auto leaves = [](const Lane& lane) { return lane.leaving; };
@@ -151,11 +173,11 @@ void Exchange::tick(std::uint64_t now_ns) {
       ++i;
     }
   }
-  for (const auto& ingress : publishers_) {
-    if (ingress && ingress->closing && ingress->ring_page != nullptr &&
-        (ingress->quarantined || !ingress->reader.readable())) {
-      retire_ingress(*ingress);
-    }
+  for (std::size_t slot = 0; shard_ == 0 && slot < publishers_.size(); ++slot) {
+    Ingress* ingress = publishers_[slot].get();
+    if (ingress == nullptr || !ingress->closing || ingress->ring_page == nullptr) continue;
+    if (!ingress->quarantined && ingress->reader.readable()) continue;
+    if (alone() || (may_change() && (ingress->quarantined || read_by_all(*ingress)))) retire_ingress(*ingress);
   }
   rest_quiet_rings(now_ns);
 }

@@ -1,12 +1,15 @@
-// Exchange (X): routes what publishers commit into the queues of subscriptions, and settles what members decide.
+// Exchange (X): routes what publishers commit into the queues of subscriptions, and settles what members decide. A bus may
+// have several of them, its shards, which share what peers.hpp says; the lead, shard 0, speaks for all of them: what it is
+// asked about a subscription of another shard it has that one do.
 //
 // The steps of the flow are in the files of their names: route_table, deliver, settle, pump, retry, watchdog; redo goes on
 // after a crash, recover finds what is there, membership lets clients come and go. step() and tick() order them.
 //
-// Thread rules: everything on one thread; the recovery of a large bus has the help of a second one. Nothing here sleeps,
-// reads a clock or waits for a client.
+// Thread rules: everything on one thread; the recovery of a large bus has the help of a second one. With several shards,
+// step(), tick(), needs_tick(), prepare_park(), unpark() and heat() of each on one thread, and everything else on that of
+// the lead, while it holds them all. Nothing here sleeps, reads a clock or waits for a client.
 // Invariants:
-//  1. One transaction at a time, named by the intent; a sink is written only inside one (transaction.cpp).
+//  1. One transaction at a time and shard, named by its intent; a sink is written only inside one (transaction.cpp).
 //  2. Client memory is read once per value, validated, and never trusted.
 //  3. Destruction writes nothing shared: a destroyed Exchange is a killed one.
 #pragma once
@@ -23,29 +26,29 @@
 
 #include "ackring/options.hpp"
 #include "lib/control/access.hpp"
-#include "lib/control/topic_table.hpp"
 #include "lib/exchange/attempt.hpp"
+#include "lib/exchange/bounds.hpp"
 #include "lib/exchange/dead_letter.hpp"
-#include "lib/exchange/dead_letter_topic.hpp"
 #include "lib/exchange/event_ids.hpp"
 #include "lib/exchange/grants.hpp"
 #include "lib/exchange/ingress.hpp"
 #include "lib/exchange/last_values.hpp"
+#include "lib/exchange/moves.hpp"
+#include "lib/exchange/peers.hpp"
 #include "lib/exchange/queue.hpp"
 #include "lib/exchange/route_table.hpp"
 #include "lib/shm/directory.hpp"
 
 namespace ackring::exchange {
 
-/// How long a full ring of a live member makes its publishers wait before its events go to the backlog: long enough for a
-/// member that shares X's core to run once, short enough for everybody else.
-inline constexpr std::uint64_t full_ring_grace_ns = 10'000'000;
-
 class Exchange {
  public:
-  /// Adopts what is in the directory (recovering it) or starts an empty bus. `access` holds for what publishers defined
-  /// before, too. Throws Error.
+  /// The lead of the shards that the directory knows of: adopts what is there (recovering it) or starts an empty bus with
+  /// one shard. `access` holds for what publishers defined before, too. Throws Error.
   explicit Exchange(shm::Directory& directory, control::AccessRules access = {});
+  /// The same, divided into `shards` (1 to max_shards) anew, if there were others: where every shard has come equally far
+  /// in every ring; else they stay as they are until a later start, and report() says so.
+  static std::unique_ptr<Exchange> open(shm::Directory& directory, control::AccessRules access, std::size_t shards);
   ~Exchange();
   Exchange(const Exchange&) = delete;
   Exchange& operator=(const Exchange&) = delete;
@@ -56,6 +59,15 @@ class Exchange {
   bool step(std::uint64_t now_ns);
   /// Reads all verdicts, redelivers what was nacked or timed out, retires what is done. Every few milliseconds.
   void tick(std::uint64_t now_ns);
+  /// Shards by number; nullptr: there is none of it. Of the lead.
+  [[nodiscard]] const std::vector<Exchange*>& shards() const noexcept { return peers_->shards; }
+  /// Does, of the lead, what shards could not do while others ran: where one has called for it. All are held.
+  void look_after_shards(std::uint64_t now_ns);
+  /// Holds the threads of all shards, if they have any, until the answer is destroyed. The lead's thread; may be nested.
+  [[nodiscard]] ShardHold hold_shards() { return ShardHold(*peers_); }
+  /// Who runs the other shards, from now on; nullptr: the thread that calls everything else. All are held.
+  void set_holder(ShardHolder* holder) noexcept;
+
   /// True if tick() has something to wait for: unsettled deliveries, backlogs, clients that can't ring.
   [[nodiscard]] bool needs_tick() const noexcept;
 
@@ -126,7 +138,7 @@ class Exchange {
   [[nodiscard]] shm::ExchangeSegment& page() noexcept { return *page_; }
   [[nodiscard]] const std::vector<std::unique_ptr<Queue>>& queues() const noexcept { return queues_; }
   [[nodiscard]] const std::vector<std::unique_ptr<Ingress>>& publishers() const noexcept { return publishers_; }
-  [[nodiscard]] const control::TopicTable& topics() const noexcept { return *topics_; }
+  [[nodiscard]] const control::TopicTable& topics() const noexcept { return *peers_->topics; }
   [[nodiscard]] const control::AccessRules& access() const noexcept { return access_; }
   /// Other rules, from now on. Publishers lose the topics that they may not publish to any more: their events are counted
   /// as denied. Members stay until their clients connect anew.
@@ -138,10 +150,11 @@ class Exchange {
   [[nodiscard]] const std::vector<std::string>& report() const noexcept { return report_; }
   /// The clock from which the delay of a retry counts: read after the verdict was seen, so that a thread that stands still
   /// between both makes it longer and not shorter. Without one, the time of the tick counts.
-  void set_retry_clock(std::uint64_t (*clock)()) noexcept { retry_clock_ = clock; }
+  void set_retry_clock(std::uint64_t (*clock)()) noexcept;
   /// Instead of full_ring_grace_ns.
-  void set_full_ring_grace(std::uint64_t ns) noexcept { full_ring_grace_ns_ = ns; }
-  void set_fence_required(bool required) noexcept { fence_required_ = fence_required_ || required; }
+  void set_full_ring_grace(std::uint64_t ns) noexcept;
+  /// Some process of the bus has no membarrier: from now on, hot sides fence.
+  void set_fence_required(bool required) noexcept;
 
   static std::string ring_name(std::uint64_t queue, std::uint64_t incarnation);
   static std::string ack_name(std::uint64_t queue, std::uint64_t incarnation);
@@ -153,22 +166,41 @@ class Exchange {
   void begin(shm::TransactionKind kind, std::uint64_t source, std::uint64_t from, std::uint64_t to);
   void touch(Queue& queue);
   void touch_ring(Lane& lane);
-  static std::uint64_t moved_to(const Lane& lane, std::uint64_t state_byte) noexcept;
   void touch_backlog(Queue& queue);
-  static void touch_sink(shm::Sink& sink, std::uint64_t n, std::uint64_t tail);
   void touch_log(Queue& queue, shm::Sink& sink, const log::SegmentLog& log, std::uint8_t which);
   static void count_source(Queue& queue, shm::TransactionKind kind, const shm::RecordHeader& record);
-  static shm::LaterState later_state(const shm::RecordHeader& record) noexcept;
-  static void mark(const shm::RecordHeader& record, shm::LaterState state);
   static void write_counters(Queue& queue);
   static bool commit_logs(Queue& queue);
   void commit_sinks();
   void commit_ingress(Ingress& ingress);
   void wake_members();
 
+  // shards.cpp
+  Exchange(Exchange& lead, std::size_t shard);
+  [[nodiscard]] bool alone() const noexcept { return peers_->shards.size() == 1; }
+  [[nodiscard]] Exchange& lead() const noexcept { return *peers_->shards[0]; }
+  [[nodiscard]] Exchange& owner_of(const Queue& queue) const noexcept { return *peers_->shards[queue.shard]; }
+  template <class Each>
+  void for_each_shard(const Each& each) const {
+    for (Exchange* shard : peers_->shards) {
+      if (shard != nullptr) each(*shard);
+    }
+  }
+  /// What the lead knows of the same publisher: its client's bell above all.
+  [[nodiscard]] Ingress& of_lead(const Ingress& ingress) const noexcept { return *lead().publishers_[ingress.slot]; }
+  [[nodiscard]] bool may_change();
+  void call_lead();
+  void change_routes(const Queue& queue, const std::vector<std::string>& patterns, bool add);
+  [[nodiscard]] std::size_t shard_for(const SubscriptionOptions& options, StartFrom from) const;
+  [[nodiscard]] bool read_by_all(const Ingress& ingress) const;
+  [[nodiscard]] bool are_level() const;
+  bool divide(std::size_t shards);
+  void say_polled(Ingress& ingress, bool polled);
+  void find_quarantined();
+
   // route.cpp
   bool drain(Ingress& ingress, std::uint64_t now_ns, std::uint64_t until, bool redoing);
-  static bool topic_ready(Ingress& ingress, const shm::RecordHeader& header);
+  bool topic_ready(Ingress& ingress, const shm::RecordHeader& header);
   bool define_topic(Ingress& ingress, const shm::RecordHeader& header, const std::byte* text);
   void quarantine(Ingress& ingress, const std::string& why);
 
@@ -186,7 +218,6 @@ class Exchange {
   bool backlog_ready(Queue& queue, std::uint64_t bytes, bool redoing);
   void put(Queue& queue, const shm::RecordHeader& header, const std::byte* body);
   void put_slowly(Queue& queue, const shm::RecordHeader& header, const std::byte* body);
-  static bool over_limits(const Queue& queue, std::uint64_t bytes);
   bool overflow_ready(Queue& queue, std::uint64_t bytes);
   std::byte* place_in_ring(Lane& lane, std::uint64_t bytes);
   std::byte* place(Lane& lane, std::uint64_t bytes);
@@ -225,7 +256,6 @@ class Exchange {
   bool ready_timed(Queue& queue, const ring::EventParts& event, std::uint64_t now_ns, bool redoing);
   bool ready_delayed(Queue& queue, std::uint64_t bytes, bool redoing);
   void put_aside(Queue& queue, const shm::RecordHeader& header, const std::byte* body);
-  static bool expired(const Queue& queue, const ring::EventParts& event, std::uint64_t now_ns);
   bool head_in_time(Queue& queue);
   bool expire_later(Queue& queue, std::uint64_t position, const shm::RecordHeader& record);
 
@@ -236,14 +266,13 @@ class Exchange {
   void redo_clean(Queue& queue);
 
   // event_ids.cpp
-  bool is_known(const shm::RecordHeader& header, const std::byte* body, bool redoing);
+  Familiar is_known(Ingress& ingress, const Route& route, const shm::RecordHeader& header, const std::byte* body,
+                    bool redoing);
+  bool has_known_id(const shm::RecordHeader& header, const std::byte* body, bool redoing);
+  bool note_duplicate(Ingress& ingress);
   void remember_id(const Route& route, const shm::RecordHeader& header, std::uint64_t now_ns, bool redoing);
 
   // dispatch.cpp
-  static bool waits_for_retry(const Queue& queue, const shm::RecordHeader& record);
-  static bool goes_behind(const Queue& queue, const shm::RecordHeader& record);
-  static bool may_dispatch(const Queue& queue, const shm::RecordHeader* record);
-  static Lane* member_with_room(Queue& queue, std::uint64_t bytes);
   bool dispatch(Queue& queue);
   bool hand_over(Queue& queue, bool& moved);
   Lane* member_for(Queue& queue, const shm::RecordHeader& record, std::uint64_t bytes);
@@ -276,7 +305,6 @@ class Exchange {
             const Attempt& attempt);
 
   // dead_letter_topic.cpp
-  static bool has_unannounced(const Queue& queue);
   void announce(Queue& queue);
   bool write_letter(const Queue& queue, const shm::RecordHeader& record);
   void open_letters();
@@ -292,7 +320,9 @@ class Exchange {
   void serve(std::uint64_t now_ns);
 
   // recover.cpp, redo.cpp
+  void recover();
   void recover_publishers();
+  void recover_publisher(std::size_t slot);
   struct FoundSubscription;
   void recover_subscriptions(const std::vector<std::string>& files);
   void recover_subscription(FoundSubscription& found);
@@ -316,9 +346,12 @@ class Exchange {
   void map_ring(Lane& lane);
   bool retire_ring(Lane& lane);
   bool try_to_remove(Queue& queue);
+  MemberGrant join(std::uint64_t client, Queue& queue, bool made, const control::Identity& owner);
   PublisherGrant open_publisher(std::uint64_t client, const std::string& name, std::uint64_t ring_bytes,
                                 shm::PublisherState kind, const control::Identity& owner);
-  void map_ingress(Ingress& ingress);
+  void map_ingress(Ingress& ingress, const Ingress* of_lead);
+  void map_ingress_ring(Ingress& ingress);
+  void adopt_topics(Ingress& ingress);
   void withdraw_topics(Ingress& ingress);
   void retire_ingress(Ingress& ingress);
   void check_same_options(const Queue& queue, const SubscriptionOptions& options,
@@ -328,10 +361,10 @@ class Exchange {
   std::uint64_t next_file();
 
   shm::Directory& directory_;
+  std::shared_ptr<Peers> peers_;
   control::AccessRules access_;
   shm::Segment segment_;
   shm::ExchangeSegment* page_ = nullptr;
-  std::unique_ptr<control::TopicTable> topics_;
   RouteTable routes_;
   shm::Intent* intents_ = nullptr;  // of this shard
   std::size_t shard_ = 0;
@@ -344,33 +377,24 @@ class Exchange {
   std::uint64_t random_ = 0x9e3779b97f4a7c15;
   std::uint64_t full_ring_grace_ns_ = full_ring_grace_ns;
   bool fence_required_ = false;
-  bool redone_ = false;  // what a predecessor left open is finished
+  bool redone_ = false;           // what a predecessor left open is finished
+  bool waits_for_shard_ = false;  // an event has its turn when another shard has come by it
 
   std::vector<Queue*> touched_;                       // by the open transaction
   std::vector<Lane*> touched_members_;                // … the rings of dispatched subscriptions
   std::vector<Ingress*> hot_;                         // polled
   std::vector<Queue*> active_;                        // with something unsettled
   bool short_of_room_ = false;                        // the last batch ended before an event for which a sink had none
-  std::vector<std::unique_ptr<Queue>> queues_;        // by index; removed ones stay empty
+  std::vector<std::unique_ptr<Queue>>& queues_;       // of all shards, by index; removed ones stay empty
   std::vector<std::unique_ptr<Ingress>> publishers_;  // by slot
-  std::unique_ptr<LetterPublisher> letters_;          // once it is needed
   std::unique_ptr<LastValues> last_values_;           // if the bus keeps them
   std::unique_ptr<EventIds> event_ids_;               // if the bus keeps them
-  std::vector<std::uint32_t> free_indexes_;           // of queues_
-  std::unordered_map<std::string, Queue*> by_name_;
-  std::unordered_map<std::uint64_t, Queue*> by_id_;
   std::vector<std::string> client_files_;
   std::vector<std::string> report_;
   std::vector<Offence> offences_;
-  std::uint64_t bus_errors_ = 0;  // as last seen
+  std::uint64_t bus_errors_ = 0;                      // as last seen
+  bool calls_ = false;                                // the lead is to look after it
+  std::vector<std::unique_ptr<Exchange>> followers_;  // of the lead: the other shards
 };
-
-/// What is said of a file that its client has made shorter.
-inline constexpr const char* cut_short = "its file was cut short";
-/// Bounds of one batch, so that no publisher and no backlog holds up the others.
-inline constexpr std::uint64_t batch_events = 256;
-inline constexpr std::uint64_t batch_bytes = 128u << 10;
-/// A tick that is later than this after the one before: X could not run, and nobody's time passed.
-inline constexpr std::uint64_t longest_gap_ns = 20'000'000;
 
 }  // namespace ackring::exchange

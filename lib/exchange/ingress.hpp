@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -30,11 +31,12 @@ struct Ingress {
 
   std::uint16_t slot = 0;
   bool hot = false;       // X polls the ring
-  bool has_bell = false;  // the client can wake X
+  bool has_bell = false;  // the client can wake X; as all of the client below, the lead's knows
   bool own = false;       // X itself is the publisher
   bool closing = false;   // the publisher is gone; drain, then retire the ring
   bool quarantined = false;
-  bool ring_left = false;  // the file of its retired ring, which the system did not remove, is there still
+  bool said_not_polled = false;  // the bit of this shard, if there are several
+  bool ring_left = false;        // the file of its retired ring, which the system did not remove, is there still
   std::uint64_t client = 0;
   std::uint64_t incarnation = 0;
   std::uint64_t last_moved_ns = 0;
@@ -52,7 +54,7 @@ struct Ingress {
   }
 
   shm::Segment ring_segment;
-  shm::Segment cursor_segment;
+  std::shared_ptr<shm::Segment> cursor_segment;  // the lead's: a file grows through one mapping
   shm::Bell bell;
 };
 

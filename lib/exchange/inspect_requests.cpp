@@ -82,7 +82,7 @@ Reply Service::explain_event(const Queue& queue, const InspectCursor& from, cons
     wanted.sequence = request.at("sequence").get<std::uint64_t>();
     const std::string publisher = request.at("publisher").get<std::string>();
     wanted.publisher = publisher_slot(exchange_, publisher);
-    if (!is_routed(wanted, publisher)) {
+    if (!is_routed(wanted, publisher, *exchange_.shards()[queue.shard])) {
       reply.body["facts"] = {{"state", "not_routed"}, {"reason", "it is in the ring of its publisher"}};
       reply.body["more"] = false;
       return reply;
@@ -114,12 +114,12 @@ Reply Service::explain_event(const Queue& queue, const InspectCursor& from, cons
 }
 
 // False: its publisher has committed it, and it waits to be routed. Throws Error (not_found: there is no such event).
-bool Service::is_routed(const Wanted& wanted, const std::string& publisher) const {
+bool Service::is_routed(const Wanted& wanted, const std::string& publisher, const Exchange& shard) {
   if (wanted.publisher == no_publisher) {
     throw Error(ErrorCode::not_found, "publisher '" + publisher + "'", "the bus knows none of this name",
                 "see shmtool stat");
   }
-  const Ingress& ingress = *exchange_.publishers()[wanted.publisher];
+  const Ingress& ingress = *shard.publishers()[wanted.publisher];
   if (wanted.sequence <= ingress.block.sequence) return true;
   // relaxed: for people; the publisher's word
   const std::uint64_t events =

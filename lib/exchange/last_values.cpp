@@ -133,7 +133,7 @@ void Exchange::begin_with_last_values(Queue& queue) {
   std::vector<std::uint32_t> matches;
   for (const LastValues::Entry& entry : last_values_->entries()) {
     if (!last_values_->counts(entry)) continue;
-    wanted.find(topics_->text(entry.topic), matches);
+    wanted.find(peers_->topics->text(entry.topic), matches);
     if (matches.empty()) continue;
     std::uint64_t position = entry.position;
     const RecordHeader* record = values.backlog.at(position);

@@ -165,6 +165,12 @@ MemberGrant Exchange::attach_member(std::uint64_t client, const SubscriptionOpti
   } else {
     check_same_options(*queue, options, given);
   }
+  return owner_of(*queue).join(client, *queue, made, owner);
+}
+
+// `made`: the subscription has just been made for him.
+MemberGrant Exchange::join(std::uint64_t client, Queue& joined, bool made, const control::Identity& owner) {
+  Queue* const queue = &joined;
   Lane& lane = lane_for_member(*queue);
   try {
     if (!lane.has_ring) create_ring(lane);
@@ -211,6 +217,7 @@ MemberGrant Exchange::attach_member(std::uint64_t client, const SubscriptionOpti
 
 void Exchange::detach_member(Lane& lane) {
   Queue& queue = *lane.queue;
+  if (queue.shard != shard_) return owner_of(queue).detach_member(lane);
   if (!lane.has_member()) return;
   lane.leaving = true;
   lane.bell = shm::Bell{};

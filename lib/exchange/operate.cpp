@@ -11,6 +11,7 @@ using shm::LaterState;
 using shm::TransactionKind;
 
 void Exchange::pause(Queue& queue) {
+  if (queue.shard != shard_) return owner_of(queue).pause(queue);
   set_flags(queue, true, queue.ending, queue.burying);
   queue.to_backlog = true;
   queue.each_lane([this](Lane& lane) {
@@ -22,6 +23,7 @@ void Exchange::pause(Queue& queue) {
 }
 
 void Exchange::resume(Queue& queue) {
+  if (queue.shard != shard_) return owner_of(queue).resume(queue);
   set_flags(queue, false, queue.ending, queue.burying);
   activate(queue);
 }
@@ -89,6 +91,7 @@ void Exchange::wait_first(Queue& queue, const shm::RecordHeader& record, std::ui
 
 /// Everything that is not in flight goes for good. Answers how many events that were.
 std::uint64_t Exchange::purge(Queue& queue, std::uint64_t now_ns) {
+  if (queue.shard != shard_) return owner_of(queue).purge(queue, now_ns);
   sweep(queue, now_ns);
   const std::uint64_t before = queue.block.purged;
   queue.each_lane([this](Lane& lane) {
@@ -139,6 +142,7 @@ std::uint64_t Exchange::purge(Queue& queue, std::uint64_t now_ns) {
 }
 
 void Exchange::end_subscription(Queue& queue, bool bury) {
+  if (queue.shard != shard_) return owner_of(queue).end_subscription(queue, bury);
   const std::vector<std::string> patterns = queue.options.patterns;
   queue.options.patterns.clear();
   try {
@@ -147,7 +151,7 @@ void Exchange::end_subscription(Queue& queue, bool bury) {
     queue.options.patterns = patterns;
     throw;
   }
-  routes_.remove(patterns, queue.index);
+  change_routes(queue, patterns, false);
   activate(queue);
 }
 

@@ -54,7 +54,7 @@ PublisherGrant Exchange::open_publisher(std::uint64_t client, const std::string&
     // relaxed: X is the only writer
     const auto state = static_cast<shm::PublisherState>(page_->publishers[slot].state.load(std::memory_order_relaxed));
     const bool anonymous = state == shm::PublisherState::anonymous;
-    const bool unused = ingress->ring_page == nullptr || (ingress->closing && !ingress->reader.readable());
+    const bool unused = ingress->ring_page == nullptr || (ingress->closing && read_by_all(*ingress));
     if (name.empty() ? anonymous && unused : !anonymous && ingress->name == name) {
       found = ingress;
       break;
@@ -70,9 +70,12 @@ PublisherGrant Exchange::open_publisher(std::uint64_t client, const std::string&
   if (found != nullptr && found->ring_page != nullptr) {
     if (found->closing && !found->quarantined) {
       // The earlier holder is gone: what it committed is routed first, so that order holds.
-      while (found->reader.readable() && drain(*found, 0, 0, false)) {
-      }
-      if (!found->reader.readable()) retire_ingress(*found);
+      for_each_shard([found](Exchange& shard) {
+        Ingress& ingress = *shard.publishers_[found->slot];
+        while (ingress.reader.readable() && shard.drain(ingress, 0, 0, false)) {
+        }
+      });
+      if (read_by_all(*found)) retire_ingress(*found);
     } else if (found->closing) {
       retire_ingress(*found);
     }
@@ -101,6 +104,12 @@ PublisherGrant Exchange::open_publisher(std::uint64_t client, const std::string&
                       std::memory_order_release);  // release(publisher.state): the name
     found = added.get();
     publishers_[free_slot] = std::move(added);
+    for (const auto& follower : followers_) {
+      auto same = std::make_unique<Ingress>();
+      same->slot = found->slot;
+      same->name = found->name;
+      follower->publishers_[free_slot] = std::move(same);
+    }
   }
 
   const std::uint64_t incarnation = next_file();
@@ -120,10 +129,14 @@ PublisherGrant Exchange::open_publisher(std::uint64_t client, const std::string&
         });
   }
   // Mapped before it counts: where the system refuses one of the files, or a mapping, the name is as it was.
-  Ingress fresh;
-  fresh.slot = found->slot;
-  fresh.incarnation = incarnation;
-  fresh.own = kind == shm::PublisherState::exchange;
+  std::vector<Ingress> fresh(1 + followers_.size());
+  for (Ingress& one : fresh) {
+    one.slot = found->slot;
+    one.incarnation = incarnation;
+    one.own = kind == shm::PublisherState::exchange;
+    one.name = found->name;
+    one.client = client;
+  }
   try {
     const shm::Segment cursor =
         shm::Segment::create(directory_, cursor_file, shm::SegmentKind::ingress_cursor, cursor_first_bytes, generation_,
@@ -132,8 +145,9 @@ PublisherGrant Exchange::open_publisher(std::uint64_t client, const std::string&
                                for (shm::ShardCursor& shard : page->shards) shard.blocks[0] = block;
                                page->owner = stored(owner);
                              });
-    map_ingress(fresh);
-    fresh.ring_segment.populate();
+    map_ingress(fresh[0], nullptr);
+    fresh[0].ring_segment.populate();
+    for (std::size_t i = 0; i < followers_.size(); ++i) followers_[i]->map_ingress(fresh[i + 1], &fresh[0]);
   } catch (const Error&) {
     directory_.remove(ring_file);
     directory_.remove(cursor_file);
@@ -146,28 +160,40 @@ PublisherGrant Exchange::open_publisher(std::uint64_t client, const std::string&
   // A ring that stays needs its cursor, which says that nothing in it is left.
   const bool ring_gone = !found->ring_left || directory_.remove(ingress_name(found->slot, old));
   if (old != 0 && ring_gone) directory_.remove(cursor_name(found->slot, old));
-  fresh.name = std::move(found->name);
-  fresh.client = client;
-  std::erase(hot_, found);
-  *found = std::move(fresh);
-  heat(*found);
+  std::size_t next = 0;
+  for_each_shard([&](Exchange& shard) {
+    Ingress& ingress = *shard.publishers_[found->slot];
+    std::erase(shard.hot_, &ingress);
+    ingress = std::move(fresh[next++]);
+    shard.heat(ingress);
+  });
   return {found->slot, incarnation, found->name, block.sequence + 1, ring_file, cursor_file};
 }
 
-void Exchange::map_ingress(Ingress& ingress) {
+// `of_lead`: what the lead has mapped of the same publisher; nullptr for the lead itself.
+void Exchange::map_ingress(Ingress& ingress, const Ingress* of_lead) {
   const std::string cursor_file = cursor_name(ingress.slot, ingress.incarnation);
-  ingress.cursor_segment = shm::Segment::attach(directory_, cursor_file, shm::SegmentKind::ingress_cursor,
-                                                shm::Access::read_write, cursor_reserve_bytes);
-  check_bytes(ingress.cursor_segment, shm::page_bytes);
-  ingress.cursor_page = ingress.cursor_segment.as<shm::IngressCursor>();
+  if (of_lead == nullptr) {
+    ingress.cursor_segment = std::make_shared<shm::Segment>(shm::Segment::attach(
+        directory_, cursor_file, shm::SegmentKind::ingress_cursor, shm::Access::read_write, cursor_reserve_bytes));
+    check_bytes(*ingress.cursor_segment, shm::page_bytes);
+  } else {
+    ingress.cursor_segment = of_lead->cursor_segment;
+  }
+  ingress.cursor_page = ingress.cursor_segment->as<shm::IngressCursor>();
   ingress.cursor = &ingress.cursor_page->shards[shard_];
-  ingress.topic_map = ingress.cursor_segment.as<shm::Word32>(shm::page_bytes);
+  ingress.topic_map = ingress.cursor_segment->as<shm::Word32>(shm::page_bytes);
   ingress.block = shm::read_block(ingress.cursor->version, ingress.cursor->blocks);
   ingress.quarantined = ingress.first().quarantined.load(std::memory_order_relaxed) != 0;  // relaxed: X's own word
   ingress.owner = identity_of(ingress.cursor_page->owner);
   ingress.permissions = ingress.own ? control::Permissions{} : access_.of(ingress.owner);
+  if (!directory_.exists(ingress_name(ingress.slot, ingress.incarnation))) return;  // retired: only the totals are left
+  map_ingress_ring(ingress);
+  adopt_topics(ingress);
+}
+
+void Exchange::map_ingress_ring(Ingress& ingress) {
   const std::string ring_file = ingress_name(ingress.slot, ingress.incarnation);
-  if (!directory_.exists(ring_file)) return;  // retired: only the totals are left
   ingress.ring_segment =
       shm::Segment::attach(directory_, ring_file, shm::SegmentKind::ingress_ring, shm::Access::read_only);
   ingress.ring_page = ingress.ring_segment.as<shm::IngressRing>();
@@ -180,21 +206,26 @@ void Exchange::map_ingress(Ingress& ingress) {
   ingress.reader = ring::RingReader(ingress.ring_segment.data() + shm::page_bytes, ring_bytes, &ingress.ring_page->tail,
                                     ingress.block.consumed);
   if (ingress.block.consumed % shm::record_alignment != 0) {
-    throw Error(ErrorCode::damaged, cursor_file, "no record can begin where it says that reading goes on");
+    throw Error(ErrorCode::damaged, cursor_name(ingress.slot, ingress.incarnation),
+                "no record can begin where it says that reading goes on");
   }
   // A crash between the block and the word: the block counts.
   ingress.cursor->consumed.store(ingress.block.consumed,
                                  std::memory_order_release);  // release(ingress.consumed): all of it was read
+}
+
+void Exchange::adopt_topics(Ingress& ingress) {
+  const std::string cursor_file = cursor_name(ingress.slot, ingress.incarnation);
   // acquire(cursor.topics): the map's entries below it
   const std::uint64_t topics = ingress.first().topics.load(std::memory_order_acquire);
   ingress.routes.clear();
-  if (topics > (ingress.cursor_segment.bytes() - shm::page_bytes) / sizeof(shm::Word32)) {
+  if (topics > (ingress.cursor_segment->bytes() - shm::page_bytes) / sizeof(shm::Word32)) {
     throw Error(ErrorCode::damaged, cursor_file, "it has no room for its " + std::to_string(topics) + " topics");
   }
   for (std::uint64_t i = 0; i < topics; ++i) {
     const std::uint32_t number = ingress.topic_map[i].load(std::memory_order_relaxed);  // relaxed: published by topics
     const bool routed = number != shm::no_topic && number != shm::denied_topic;
-    if (routed && topics_->text(number).empty()) {
+    if (routed && peers_->topics->text(number).empty()) {
       throw Error(ErrorCode::damaged, cursor_file, "the bus has no topic of number " + std::to_string(number));
     }
     ingress.routes.push_back(routed ? routes_.route_of(number) : nullptr);
@@ -202,12 +233,14 @@ void Exchange::map_ingress(Ingress& ingress) {
 }
 
 void Exchange::set_access(control::AccessRules access) {
-  access_ = std::move(access);
-  for (const auto& ingress : publishers_) {
-    if (!ingress || ingress->ring_page == nullptr || ingress->own) continue;
-    ingress->permissions = access_.of(ingress->owner);
-    withdraw_topics(*ingress);
-  }
+  for_each_shard([&access](Exchange& shard) {
+    shard.access_ = access;
+    for (const auto& ingress : shard.publishers_) {
+      if (!ingress || ingress->ring_page == nullptr || ingress->own) continue;
+      ingress->permissions = shard.access_.of(ingress->owner);
+      shard.withdraw_topics(*ingress);
+    }
+  });
 }
 
 // Topics that it defined under other rules, and that these keep from it. What lies in its ring is counted
@@ -216,7 +249,7 @@ void Exchange::withdraw_topics(Ingress& ingress) {
   if (ingress.permissions.everything) return;
   for (std::size_t i = 0; i < ingress.routes.size(); ++i) {
     if (ingress.routes[i] == nullptr) continue;
-    const std::string_view topic = topics_->text(ingress.routes[i]->topic);
+    const std::string_view topic = peers_->topics->text(ingress.routes[i]->topic);
     if (ingress.permissions.may_publish(topic)) continue;
     if (ingress.withdrawn_topic.empty()) ingress.withdrawn_topic = topic;
     ingress.routes[i] = nullptr;
@@ -229,19 +262,26 @@ void Exchange::detach_publisher(Ingress& ingress) {
   if (ingress.ring_page == nullptr || ingress.closing) return;
   shm::Environment::at(shm::CrashPoint::detach_publisher);
   page_->publishers[ingress.slot].client.store(0, std::memory_order_relaxed);  // relaxed: X's own word
-  ingress.client = 0;
-  ingress.closing = true;
-  ingress.has_bell = false;
-  ingress.bell = shm::Bell{};
-  heat(ingress);
+  for_each_shard([slot = ingress.slot](Exchange& shard) {
+    Ingress& same = *shard.publishers_[slot];
+    same.client = 0;
+    same.closing = true;
+    same.has_bell = false;
+    same.bell = shm::Bell{};
+    shard.heat(same);
+  });
 }
 
 void Exchange::retire_ingress(Ingress& ingress) {
-  std::erase(hot_, &ingress);
-  ingress.hot = false;
-  ingress.closing = false;
-  ingress.ring_page = nullptr;
-  ingress.reader = ring::RingReader{};
+  for_each_shard([slot = ingress.slot](Exchange& shard) {
+    Ingress& same = *shard.publishers_[slot];
+    std::erase(shard.hot_, &same);
+    same.hot = false;
+    same.closing = false;
+    same.ring_page = nullptr;
+    same.reader = ring::RingReader{};
+    if (&same != shard.lead().publishers_[slot].get()) same.ring_segment = shm::Segment{};
+  });
   shm::Environment::at(shm::CrashPoint::retire_publisher);
   ingress.ring_left = !directory_.remove(ingress_name(ingress.slot, ingress.incarnation));
   ingress.ring_segment = shm::Segment{};

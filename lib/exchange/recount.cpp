@@ -124,7 +124,7 @@ void Exchange::recount(Queue& queue, std::vector<std::string>& notes) {
   if (is_source && takes_from_retry(kind)) retry_begins.push_back(from);
   if (is_source && takes_from_dead(kind)) dead_begins.push_back(from);
   if (queue.block.dead_published != 0) dead_begins.push_back(queue.block.dead_published);
-  const Known known{*page_, *topics_};
+  const Known known{*page_, *peers_->topics};
   const std::string prefix = "sub." + std::to_string(queue.id);
   shm::SubscriptionBlock& block = queue.block;
   const LogCount backlog =

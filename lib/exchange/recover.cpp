@@ -128,6 +128,9 @@ void Exchange::recover_subscription(FoundSubscription& found) {
     queue->block = shm::read_block(queue->state->version, queue->state->blocks);
     check_block(*queue->state, queue->block, *page_, prefix + ".state");
     queue->shard = shard_of(*queue->state);
+    if (queue->shard != 0 && control::is_reserved(queue->options.name)) {
+      throw Error(ErrorCode::damaged, prefix + ".state", "what the exchange itself consumes is never another shard's");
+    }
     queue->lane.entries = queue->block.entries;
     queue->lane.floor_entry = queue->lane.taken = queue->lane.entries;
     // acquire(backlog.tail): the records before it
@@ -196,7 +199,7 @@ void Exchange::recover_ring(Lane& lane) {
   lane.ring.set_head(lane.ring_block.floor_position);
   lane.entries = lane.floor_entry;
   const std::string name = ring_name(queue.id, lane.ring_incarnation);
-  const Known known{*page_, *topics_};
+  const Known known{*page_, *peers_->topics};
   const std::uint64_t n =
       last_intent(*page_, queue.shard).n.load(std::memory_order_acquire);  // acquire(intent.n): its record
   // acquire(sink.n): base belongs to n
@@ -268,44 +271,56 @@ bool Exchange::attach_ack_page(Lane& lane) {
 
 void Exchange::recover_publishers() {
   for (std::size_t slot = 0; slot < shm::max_publishers; ++slot) {
-    const shm::PublisherEntry& entry = page_->publishers[slot];
     // acquire(publisher.state): the name
-    if (entry.state.load(std::memory_order_acquire) == 0) continue;
+    if (page_->publishers[slot].state.load(std::memory_order_acquire) != 0) recover_publisher(slot);
+  }
+}
+
+void Exchange::recover_publisher(std::size_t slot) {
+  const shm::PublisherEntry& entry = page_->publishers[slot];
+  const auto make = [&] {
     auto ingress = std::make_unique<Ingress>();
     ingress->slot = static_cast<std::uint16_t>(slot);
     ingress->name = shm::printable(entry.name.data());
-    ingress->own = entry.state.load(std::memory_order_relaxed) ==  // relaxed: as above
-                   static_cast<std::uint32_t>(shm::PublisherState::exchange);
-    ingress->incarnation =
-        entry.incarnation.load(std::memory_order_acquire);           // acquire(publisher.incarnation): its files
-    ingress->client = entry.client.load(std::memory_order_relaxed);  // relaxed: before incarnation
-    if (ingress->incarnation != 0) {
-      try {
-        map_ingress(*ingress);
-        if (ingress->own && ingress->ring_page != nullptr) check_own_ring(ingress->reader);
-      } catch (const Error& error) {
-        if (passes(error.code())) throw;
-        report_.push_back("publisher " + ingress->name + ": damaged, set aside: " + error.what());
-        for (const std::string& name :
-             {ingress_name(ingress->slot, ingress->incarnation), cursor_name(ingress->slot, ingress->incarnation)}) {
-          if (directory_.exists(name)) directory_.rename(name, "damaged." + name);
-        }
-        // release(publisher.incarnation): it has no files any more
-        page_->publishers[slot].incarnation.store(0, std::memory_order_release);
-        *ingress = Ingress{};
-        ingress->slot = static_cast<std::uint16_t>(slot);
-        ingress->name = shm::printable(entry.name.data());
-      }
+    return ingress;
+  };
+  for_each_shard([&](Exchange& shard) {
+    shard.publishers_[slot] = make();
+    Ingress& ingress = *shard.publishers_[slot];
+    ingress.own = entry.state.load(std::memory_order_relaxed) ==  // relaxed: as above
+                  static_cast<std::uint32_t>(shm::PublisherState::exchange);
+    ingress.incarnation =
+        entry.incarnation.load(std::memory_order_acquire);          // acquire(publisher.incarnation): its files
+    ingress.client = entry.client.load(std::memory_order_relaxed);  // relaxed: before incarnation
+  });
+  const Ingress& of_lead = *publishers_[slot];
+  if (of_lead.incarnation == 0) return;
+  try {
+    for_each_shard([&](Exchange& shard) {
+      shard.map_ingress(*shard.publishers_[slot], &shard == this ? nullptr : &of_lead);
+      if (of_lead.own && of_lead.ring_page != nullptr) check_own_ring(shard.publishers_[slot]->reader);
+    });
+  } catch (const Error& error) {
+    if (passes(error.code())) throw;
+    report_.push_back("publisher " + of_lead.name + ": damaged, set aside: " + error.what());
+    for (const std::string& name :
+         {ingress_name(of_lead.slot, of_lead.incarnation), cursor_name(of_lead.slot, of_lead.incarnation)}) {
+      if (directory_.exists(name)) directory_.rename(name, "damaged." + name);
     }
-    if (ingress->ring_page != nullptr) {
-      // Its client can't ring until it has connected again, so the ring is polled.
-      ingress->hot = true;
-      ingress->closing = ingress->client == 0 && !ingress->own;
-      hot_.push_back(ingress.get());
-      ingress->first().not_polled.store(0, std::memory_order_relaxed);  // relaxed: polled from now on
-    }
-    publishers_[slot] = std::move(ingress);
+    // release(publisher.incarnation): it has no files any more
+    page_->publishers[slot].incarnation.store(0, std::memory_order_release);
+    for_each_shard([&](Exchange& shard) { shard.publishers_[slot] = make(); });
+    return;
   }
+  if (of_lead.ring_page == nullptr) return;
+  // Its client can't ring until it has connected again, so the ring is polled.
+  of_lead.first().not_polled.store(0, std::memory_order_relaxed);  // relaxed: polled from now on
+  for_each_shard([&](Exchange& shard) {
+    Ingress& ingress = *shard.publishers_[slot];
+    ingress.hot = true;
+    ingress.closing = ingress.client == 0 && !ingress.own;
+    shard.hot_.push_back(&ingress);
+  });
 }
 
 // Files that nothing names any more: temporary ones, and those of publishers' incarnations that have ended.

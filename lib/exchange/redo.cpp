@@ -123,7 +123,8 @@ void Exchange::redo() {
     return;
   }
   Queue* queue = find_queue(source);
-  if (queue == nullptr || kind == TransactionKind::begin_with) return;  // it is whole, or was removed by recovery
+  if (queue == nullptr || queue->shard != shard_ || kind == TransactionKind::begin_with)
+    return;  // it is whole, or was removed by recovery
   if (kind == TransactionKind::pump || kind == TransactionKind::park || kind == TransactionKind::give_up) {
     redo_pump(*queue, from);
   } else if (kind == TransactionKind::clean) {
@@ -143,7 +144,7 @@ void Exchange::redo_route(std::uint64_t slot, std::uint64_t from, std::uint64_t 
   }
   std::uint64_t events = 0;
   for (const auto& entry : queues_) {
-    if (!entry) continue;
+    if (!entry || entry->shard != shard_) continue;
     Queue& queue = *entry;
     const Held held = find_held(queue, n_);
     if (!held.any() && queue.block.n != n_) continue;

@@ -70,19 +70,26 @@ bool Exchange::drain(Ingress& ingress, std::uint64_t now_ns, std::uint64_t until
     }
     Route& route = *ingress.routes[header.topic - 1];
     if (!routes_.current(route)) [[unlikely]]
-      routes_.refresh(route, topics_->text(route.topic), queues_);
+      routes_.refresh(route, peers_->topics->text(route.topic), queues_, shard_);
     header.publisher = ingress.slot;
     if (header.flags != 0 || route.timed) [[unlikely]] {
       const RecordHeader copy = header;  // as above
       const std::byte* body = record + sizeof(RecordHeader);
-      if (route.ids && is_known(copy, body, redoing)) {
-        ++counts.duplicates;
-        counts.sequence = copy.sequence;
-        reader.advance(copy.bytes);
-        continue;
+      if (route.ids) {
+        const Familiar known = is_known(ingress, route, copy, body, redoing);
+        if (known == Familiar::not_yet) {
+          waits_for_shard_ = true;
+          break;
+        }
+        if (known == Familiar::yes) {
+          ++counts.duplicates;
+          counts.sequence = copy.sequence;
+          reader.advance(copy.bytes);
+          continue;
+        }
       }
       if (!route_timed(route, copy, body, now_ns, redoing)) break;
-      if (route.ids) remember_id(route, copy, now_ns, redoing);
+      if (route.ids && shard_ == 0) remember_id(route, copy, now_ns, redoing);
     } else if (route.only != nullptr) {
       Queue& only = *route.only;
       if (!ready(only, header.bytes, now_ns, redoing)) break;
@@ -96,10 +103,10 @@ bool Exchange::drain(Ingress& ingress, std::uint64_t now_ns, std::uint64_t until
       for (Queue* queue : route.sinks) put(*queue, header, record + sizeof(RecordHeader));
     }
     counts.sequence = header.sequence;
-    if (route.sinks.empty()) {
-      ++counts.unroutable;
-    } else {
+    if (route.matched) {
       ++counts.routed;
+    } else {
+      ++counts.unroutable;
     }
     reader.advance(header.bytes);
   }
@@ -121,38 +128,47 @@ bool Exchange::drain(Ingress& ingress, std::uint64_t now_ns, std::uint64_t until
 
 // False: the file system has no room for the number of one more topic just now. Its publisher waits, as for a full ring.
 bool Exchange::topic_ready(Ingress& ingress, const RecordHeader& header) {
-  // relaxed: X's thread is the only writer
+  const std::lock_guard guard(peers_->topics_mutex);
+  // relaxed: written under the mutex
   if (header.topic != ingress.first().topics.load(std::memory_order_relaxed) + 1) return true;
   const std::size_t needed = shm::page_bytes + header.topic * sizeof(shm::Word32);
-  if (needed <= ingress.cursor_segment.bytes() || needed > cursor_reserve_bytes) return true;
+  shm::Segment& file = *ingress.cursor_segment;
+  if (needed <= file.bytes() || needed > cursor_reserve_bytes) return true;
   try {
-    const std::size_t doubled = std::min(2 * ingress.cursor_segment.bytes(), cursor_reserve_bytes);
-    ingress.cursor_segment.grow(std::max(needed, doubled));
+    file.grow(std::max(needed, std::min(2 * file.bytes(), cursor_reserve_bytes)));
     return true;
   } catch (const Error&) {
     return false;
   }
 }
 
+// Whichever shard comes to a topic first gives it its number; the others find it there, as a redo does.
 bool Exchange::define_topic(Ingress& ingress, const RecordHeader& header, const std::byte* text) {
-  // relaxed: X's thread is the only writer
+  const std::uint64_t known = ingress.routes.size();
+  if (header.topic - 1 < known) return true;  // a redo comes by again
+  if (header.topic != known + 1 || header.payload_bytes > 255) return false;
+  const std::lock_guard guard(peers_->topics_mutex);
+  // relaxed: written under the mutex
   const std::uint64_t defined = ingress.first().topics.load(std::memory_order_relaxed);
-  if (header.topic - 1 < defined) return true;  // a redo comes by again
-  if (header.topic != defined + 1 || header.payload_bytes > 255) return false;
-  if (shm::page_bytes + header.topic * sizeof(shm::Word32) > ingress.cursor_segment.bytes()) return false;
-  char copy[256];
-  std::memcpy(copy, text, header.payload_bytes);  // read once: what is validated is what is interned
-  asm volatile("" ::: "memory");
-  const std::string_view topic(copy, header.payload_bytes);
-  if (!control::valid_topic(topic)) return false;
-  shm::Environment::at(shm::CrashPoint::route_topic);
-  const bool allowed = ingress.permissions.may_publish(topic);
-  const std::uint32_t number = allowed ? topics_->intern(topic) : shm::denied_topic;
-  // relaxed: published by `topics`
-  ingress.topic_map[header.topic - 1].store(number, std::memory_order_relaxed);
-  // release(cursor.topics): the map's entries below it
-  ingress.first().topics.store(defined + 1, std::memory_order_release);
-  ingress.routes.push_back(allowed && number != shm::no_topic ? routes_.route_of(number) : nullptr);
+  if (defined < known) return false;
+  if (defined == known) {
+    if (shm::page_bytes + header.topic * sizeof(shm::Word32) > ingress.cursor_segment->bytes()) return false;
+    char copy[256];
+    std::memcpy(copy, text, header.payload_bytes);  // read once: what is validated is what is interned
+    asm volatile("" ::: "memory");
+    const std::string_view topic(copy, header.payload_bytes);
+    if (!control::valid_topic(topic)) return false;
+    shm::Environment::at(shm::CrashPoint::route_topic);
+    const bool allowed = ingress.permissions.may_publish(topic);
+    const std::uint32_t number = allowed ? peers_->topics->intern(topic) : shm::denied_topic;
+    // relaxed: published by `topics`
+    ingress.topic_map[header.topic - 1].store(number, std::memory_order_relaxed);
+    // release(cursor.topics): the map's entries below it
+    ingress.first().topics.store(defined + 1, std::memory_order_release);
+  }
+  const std::uint32_t number = ingress.topic_map[known].load(std::memory_order_relaxed);  // relaxed: under the mutex
+  const bool routed = number != shm::no_topic && number != shm::denied_topic;
+  ingress.routes.push_back(routed ? routes_.route_of(number) : nullptr);
   return true;
 }
 

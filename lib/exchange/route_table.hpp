@@ -23,6 +23,7 @@ struct alignas(shm::cache_line_bytes) Route {
   std::uint32_t topic = 0;    // number in the topic table
   bool timed = false;         // events of some of `sinks` expire, or have ids that count
   bool ids = false;           // an event is routed only if its id is not known
+  bool matched = false;       // some subscription gets the events, of whichever shard
   std::vector<Queue*> sinks;
 };
 static_assert(sizeof(Route) == shm::cache_line_bytes);
@@ -39,8 +40,9 @@ class RouteTable {
     return route;
   }
   [[nodiscard]] bool current(const Route& route) const noexcept { return route.version == version_; }
-  /// Recomputes the sinks; `queues` is indexed by the numbers given to add().
-  void refresh(Route& route, std::string_view text, const std::vector<std::unique_ptr<Queue>>& queues);
+  /// Recomputes the sinks, which are those of this shard; `queues` is indexed by the numbers given to add().
+  void refresh(Route& route, std::string_view text, const std::vector<std::unique_ptr<Queue>>& queues,
+               std::size_t shard);
 
   void add(const std::vector<std::string>& patterns, std::uint32_t number);
   void remove(const std::vector<std::string>& patterns, std::uint32_t number);

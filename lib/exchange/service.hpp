@@ -113,7 +113,7 @@ class Service {
   Reply inspect(const Client& client, const std::string& op, const Json& request);
   static Reply peek_queue(const Queue& queue, const InspectCursor& from, const Json& request);
   Reply explain_event(const Queue& queue, const InspectCursor& from, const Json& request, std::uint64_t now_ns) const;
-  bool is_routed(const Wanted& wanted, const std::string& publisher) const;
+  static bool is_routed(const Wanted& wanted, const std::string& publisher, const Exchange& shard);
   void add_client(Json& member) const;
 
   shm::Directory& directory_;

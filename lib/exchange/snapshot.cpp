@@ -23,8 +23,9 @@ std::size_t index(DeliveryState state) { return static_cast<std::size_t>(state);
 
 }  // namespace
 
-Json publisher_part(const std::string& name, const shm::IngressBlock& block, const shm::IngressRing* ring,
+Json publisher_part(const std::string& name, const std::vector<shm::IngressBlock>& blocks, const shm::IngressRing* ring,
                     bool quarantined) {
+  const shm::IngressBlock& block = blocks.front();
   const std::uint64_t done = shm::events_of(block);
   std::uint64_t committed = 0;  // as the publisher says
   std::uint64_t back_pressured = 0;
@@ -33,16 +34,22 @@ Json publisher_part(const std::string& name, const shm::IngressBlock& block, con
     back_pressured = ring->back_pressured.load(std::memory_order_relaxed);  // relaxed: as above
   }
   const std::uint64_t in_ring = committed > done ? committed - done : 0;
-  return {{"name", name},
-          {"committed", done + in_ring},
-          {"routed", block.routed},
-          {"unroutable", block.unroutable},
-          {"duplicates", block.duplicates},
-          {"discarded", block.discarded},
-          {"denied", block.denied},
-          {"in_ring", in_ring},
-          {"back_pressured", back_pressured},
-          {"quarantined", quarantined}};
+  Json row{{"name", name},
+           {"committed", done + in_ring},
+           {"routed", block.routed},
+           {"unroutable", block.unroutable},
+           {"duplicates", block.duplicates},
+           {"discarded", block.discarded},
+           {"denied", block.denied},
+           {"in_ring", in_ring},
+           {"back_pressured", back_pressured},
+           {"quarantined", quarantined}};
+  if (blocks.size() == 1) return row;
+  for (const shm::IngressBlock& of_shard : blocks) {  // events that it has not come by yet
+    const std::uint64_t passed = shm::events_of(of_shard);
+    row["behind"].push_back(done + in_ring > passed ? done + in_ring - passed : 0);
+  }
+  return row;
 }
 
 Json exchange_part(const shm::ExchangeSegment& page, const char* state) {
@@ -50,7 +57,10 @@ Json exchange_part(const shm::ExchangeSegment& page, const char* state) {
   const std::uint64_t started = page.started_unix_ns.load(std::memory_order_relaxed);
   const double uptime = static_cast<double>(std::max(unix_now_ns(), started) - started) / 1e9;  // the clock may be set
   const bool alive = std::string_view(state) != "stopped";
+  std::size_t shards = 0;
+  for (std::size_t shard = 0; shard < shm::max_shards; ++shard) shards += is_shard(page, shard) ? 1 : 0;
   return {{"state", state},
+          {"shards", shards},
           {"pid", alive ? page.pid.load(std::memory_order_relaxed) : 0},    // relaxed: as above
           {"generation", page.generation.load(std::memory_order_relaxed)},  // relaxed: as above
           {"uptime_s", alive ? uptime : 0.0}};
@@ -133,6 +143,7 @@ Json describe(const SubscriptionView& view) {
           {"patterns", view.options->patterns},
           {"guarantee", control::to_string(view.options->guarantee)},
           {"members", view.members},
+          {"shard", view.shard},
           {"paused", view.paused},
           {"matched", block.matched},
           {"delivered", delivered},
@@ -161,8 +172,12 @@ Json describe(const SubscriptionView& view) {
 Json stat_document(const Exchange& exchange, const std::string& bus) {
   Json publishers = Json::array();
   for (const auto& ingress : exchange.publishers()) {
-    if (ingress)
-      publishers.push_back(publisher_part(ingress->name, ingress->block, ingress->ring_page, ingress->quarantined));
+    if (!ingress) continue;
+    std::vector<shm::IngressBlock> blocks;
+    for (const Exchange* shard : exchange.shards()) {
+      if (shard != nullptr) blocks.push_back(shard->publishers()[ingress->slot]->block);
+    }
+    publishers.push_back(publisher_part(ingress->name, blocks, ingress->ring_page, ingress->quarantined));
   }
   std::map<std::string, Json> subscriptions;
   for (const auto& queue : exchange.queues()) {
@@ -170,6 +185,7 @@ Json stat_document(const Exchange& exchange, const std::string& bus) {
     SubscriptionView view;
     view.options = &queue->options;
     view.paused = queue->paused;
+    view.shard = queue->shard;
     view.block = queue->block;
     view.invalid_acks = queue->state->invalid_acks.load(std::memory_order_relaxed);  // relaxed: X's own word
     queue->each_lane([&view](const Lane& lane) {

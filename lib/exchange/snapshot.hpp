@@ -40,6 +40,7 @@ struct SubscriptionView {
   std::vector<LaneView> lanes;
   std::size_t members = 0;
   std::uint64_t invalid_acks = 0;
+  std::size_t shard = 0;
   bool paused = false;
   /// Call `each` with the records of the log, oldest first, until it answers false. Those of the retry log may have left.
   std::function<void(const RecordVisitor& each)> walk_backlog;
@@ -47,8 +48,8 @@ struct SubscriptionView {
 };
 nlohmann::ordered_json describe(const SubscriptionView& view);
 
-/// The row of one publisher; `ring` is nullptr if it has gone.
-nlohmann::ordered_json publisher_part(const std::string& name, const shm::IngressBlock& block,
+/// The row of one publisher, whose blocks are those of the bus's shards, shard 0 first; `ring` is nullptr if it has gone.
+nlohmann::ordered_json publisher_part(const std::string& name, const std::vector<shm::IngressBlock>& blocks,
                                       const shm::IngressRing* ring, bool quarantined);
 /// What there is to say of the exchange; `state` as exchange_state() answers it.
 nlohmann::ordered_json exchange_part(const shm::ExchangeSegment& page, const char* state);

@@ -76,7 +76,8 @@ Json describe_files(const shm::Directory& directory, std::uint64_t id, const std
   view.paused = definition.at("paused");
   view.block = shm::read_block(subscription->version, subscription->blocks);
   view.invalid_acks = subscription->invalid_acks.load(std::memory_order_relaxed);  // relaxed: a notice
-  const shm::Intent& intent = last_intent(page, shard_of(*subscription));
+  view.shard = shard_of(*subscription);
+  const shm::Intent& intent = last_intent(page, view.shard);
   const std::uint64_t n = intent.n.load(std::memory_order_acquire);  // acquire(intent.n): its record
   const bool counted = view.block.n == n;
   std::vector<shm::Segment> mapped;
@@ -174,15 +175,19 @@ Json stat_document(const shm::Directory& directory, const std::string& bus) {
       const shm::Segment cursor =
           shm::Segment::attach(directory, cursor_file, shm::SegmentKind::ingress_cursor, shm::Access::read_only);
       check_bytes(cursor, shm::page_bytes);
-      const auto* words = &cursor.as<const shm::IngressCursor>()->shards[0];  // whose counters are the books
+      const auto& words = *cursor.as<const shm::IngressCursor>();
+      std::vector<shm::IngressBlock> blocks;
+      for (std::size_t shard = 0; shard < shm::max_shards; ++shard) {
+        const shm::ShardCursor& one = words.shards[shard];
+        if (is_shard(page, shard)) blocks.push_back(shm::read_block(one.version, one.blocks));
+      }
       const std::string ring_file = Exchange::ingress_name(static_cast<std::uint16_t>(slot), incarnation);
       const shm::Segment ring =
           shm::Segment::attach_client_file(directory, ring_file, shm::SegmentKind::ingress_ring, shm::page_bytes);
       const std::string name = shm::printable({entry.name.data(), ::strnlen(entry.name.data(), entry.name.size())});
-      publishers.push_back(publisher_part(name, shm::read_block(words->version, words->blocks),
-                                          ring.valid() ? ring.as<const shm::IngressRing>() : nullptr,
-                                          // relaxed: a notice
-                                          words->quarantined.load(std::memory_order_relaxed) != 0));
+      const bool quarantined = words.shards[0].quarantined.load(std::memory_order_relaxed) != 0;  // relaxed: a notice
+      publishers.push_back(
+          publisher_part(name, blocks, ring.valid() ? ring.as<const shm::IngressRing>() : nullptr, quarantined));
     } catch (const Error& error) {
       if (passes(error.code())) throw;
       damaged.push_back(cursor_file + ": " + error.what());

@@ -40,13 +40,13 @@ void Exchange::check_same_options(const Queue& queue, const SubscriptionOptions&
 }
 
 Queue* Exchange::find_queue(std::string_view name) noexcept {
-  const auto at = by_name_.find(std::string(name));
-  return at == by_name_.end() ? nullptr : at->second;
+  const auto at = peers_->by_name.find(std::string(name));
+  return at == peers_->by_name.end() ? nullptr : at->second;
 }
 
 Queue* Exchange::find_queue(std::uint64_t id) noexcept {
-  const auto at = by_id_.find(id);
-  return at == by_id_.end() ? nullptr : at->second;
+  const auto at = peers_->by_id.find(id);
+  return at == peers_->by_id.end() ? nullptr : at->second;
 }
 
 Ingress* Exchange::find_publisher(std::uint16_t slot, std::uint64_t incarnation) noexcept {
@@ -72,12 +72,12 @@ std::map<std::uint64_t, uid_t> Exchange::holders() const {
 }
 
 Queue& Exchange::add_queue(std::unique_ptr<Queue> queue) {
-  if (free_indexes_.empty()) {
-    free_indexes_.push_back(static_cast<std::uint32_t>(queues_.size()));
+  if (peers_->free_indexes.empty()) {
+    peers_->free_indexes.push_back(static_cast<std::uint32_t>(queues_.size()));
     queues_.emplace_back();
   }
-  const std::uint32_t index = free_indexes_.back();
-  free_indexes_.pop_back();
+  const std::uint32_t index = peers_->free_indexes.back();
+  peers_->free_indexes.pop_back();
   queue->index = index;
   if (queue->options.name == last_values_name) {
     queue->role = Role::last_values;
@@ -88,9 +88,9 @@ Queue& Exchange::add_queue(std::unique_ptr<Queue> queue) {
   }
   if (queue->options.ordered_by_key && !queue->keys) queue->keys = std::make_unique<KeySlots>();
   queue->largest_record = queue->options.ring_bytes / 4 - sizeof(shm::AttemptInfo);
-  routes_.add(queue->options.patterns, queue->index);
-  if (!queue->options.name.empty()) by_name_[queue->options.name] = queue.get();
-  by_id_[queue->id] = queue.get();
+  change_routes(*queue, queue->options.patterns, true);
+  if (!queue->options.name.empty()) peers_->by_name[queue->options.name] = queue.get();
+  peers_->by_id[queue->id] = queue.get();
   queues_[index] = std::move(queue);
   return *queues_[index];
 }
@@ -115,16 +115,18 @@ Queue& Exchange::create_subscription(const SubscriptionOptions& options, bool ep
                 "update it, or use another name");
   }
   check_letter_cycle(options);
-  if (by_name_.size() >= limits::subscriptions) {
+  if (peers_->by_name.size() >= limits::subscriptions) {
     throw Error(ErrorCode::no_space, "subscription '" + options.name + "'",
                 "the bus has its 16,384 subscriptions already", "remove some");
   }
   const std::uint64_t id = next_file();
+  const std::size_t shard = shard_for(options, options.from);
   auto queue = std::make_unique<Queue>(directory_, id, generation_);
   queue->set_options(options);
   queue->options.from = StartFrom::now;  // it has begun when it is there
   queue->beginning = options.from == StartFrom::last_values;
   queue->ephemeral = ephemeral;
+  queue->shard = shard;
   complete_reserved(queue->options);
   if (ephemeral) {
     queue->options.name = "ephemeral-" + std::to_string(id);
@@ -134,8 +136,9 @@ Queue& Exchange::create_subscription(const SubscriptionOptions& options, bool ep
   const std::string state_file = "sub." + std::to_string(id) + ".state";
   queue->state_segment = shm::Segment::create(
       directory_, state_file, shm::SegmentKind::subscription, sizeof(shm::SubscriptionSegment), generation_, id,
-      [](std::byte* base) {
+      [shard](std::byte* base) {
         auto* page = reinterpret_cast<shm::SubscriptionSegment*>(base);
+        page->shard.store(shard, std::memory_order_relaxed);                       // relaxed: nobody knows the file
         page->backlog_tail.store(log::first_position, std::memory_order_relaxed);  // relaxed: nobody knows the file
         page->retry_tail.store(log::first_position, std::memory_order_relaxed);    // relaxed: as above
         page->dead_tail.store(log::first_position, std::memory_order_relaxed);     // relaxed: as above
@@ -201,21 +204,22 @@ void Exchange::update_subscription(const SubscriptionOptions& options, const std
     queue->block.dead_published = queue->dead.tail();  // from now on
     write_counters(*queue);
   }
-  routes_.remove(before.patterns, queue->index);
-  routes_.add(queue->options.patterns, queue->index);
-  activate(*queue);  // what waits may have expired by now, or have room
+  change_routes(*queue, before.patterns, false);
+  change_routes(*queue, queue->options.patterns, true);
+  owner_of(*queue).activate(*queue);  // what waits may have expired by now, or have room
 }
 
 void Exchange::remove_subscription(Queue& queue) {
+  if (queue.shard != shard_) return owner_of(queue).remove_subscription(queue);
   const std::string prefix = "sub." + std::to_string(queue.id);
   shm::Environment::at(shm::CrashPoint::subscription_remove);
   // From here on it does not exist; recovery would remove the rest. A rename, since what can't be removed would be taken
   // for a subscription whose other files are missing.
   directory_.rename(prefix + ".json", prefix + ".json.tmp");
   directory_.remove(prefix + ".json.tmp");
-  routes_.remove(queue.options.patterns, queue.index);
-  by_name_.erase(queue.options.name);
-  by_id_.erase(queue.id);
+  change_routes(queue, queue.options.patterns, false);
+  peers_->by_name.erase(queue.options.name);
+  peers_->by_id.erase(queue.id);
   std::erase(active_, &queue);
   std::erase(touched_, &queue);
   queue.each_lane([&](const Lane& lane) {
@@ -228,12 +232,13 @@ void Exchange::remove_subscription(Queue& queue) {
   directory_.remove(prefix + ".state");
   if (queue.role == Role::last_values) last_values_.reset();
   if (queue.role == Role::event_ids) event_ids_.reset();
-  free_indexes_.push_back(queue.index);
+  peers_->free_indexes.push_back(queue.index);
   queues_[queue.index].reset();
 }
 
-// False: the system refuses it for now.
+// False: the system refuses it for now, or other shards are running.
 bool Exchange::try_to_remove(Queue& queue) {
+  if (!may_change()) return false;
   try {
     remove_subscription(queue);
     return true;

@@ -36,7 +36,7 @@ ring::EventParts parts_of(const RecordHeader& header, const std::byte* body) noe
 }  // namespace
 
 /// Is it too late to deliver this event for the first time? Its times come from its publisher: they may be any numbers.
-bool Exchange::expired(const Queue& queue, const ring::EventParts& event, std::uint64_t now_ns) {
+bool expired(const Queue& queue, const ring::EventParts& event, std::uint64_t now_ns) {
   if (event.attempt != nullptr) return false;
   const auto ttl = static_cast<std::uint64_t>(queue.options.ttl.count());
   std::uint64_t from = event.header->published_ns;

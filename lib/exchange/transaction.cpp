@@ -39,12 +39,12 @@ void Exchange::touch(Queue& queue) {
 }
 
 // What an entry of a ring becomes, as the `to` of an intent.
-std::uint64_t Exchange::moved_to(const Lane& lane, std::uint64_t state_byte) noexcept {
+std::uint64_t moved_to(const Lane& lane, std::uint64_t state_byte) noexcept {
   return lane.ring_incarnation << 8 | state_byte;
 }
 
 // "[base, tail) of this sink belongs to transaction n"; in a redo it says so already.
-void Exchange::touch_sink(shm::Sink& sink, std::uint64_t n, std::uint64_t tail) {
+void touch_sink(shm::Sink& sink, std::uint64_t n, std::uint64_t tail) {
   if (sink.n.load(std::memory_order_relaxed) == n) return;  // relaxed: X's thread is the only writer
   shm::Environment::at(shm::CrashPoint::transaction_sink);
   sink.base.store(tail, std::memory_order_relaxed);  // relaxed: published by n
@@ -95,7 +95,7 @@ void Exchange::count_source(Queue& queue, shm::TransactionKind kind, const shm::
   }
 }
 
-shm::LaterState Exchange::later_state(const shm::RecordHeader& record) noexcept {
+shm::LaterState later_state(const shm::RecordHeader& record) noexcept {
   const ring::EventParts event = ring::parts(reinterpret_cast<const std::byte*>(&record));
   // acquire(later.state): where the event went
   return event.later == nullptr ? shm::LaterState::removed
@@ -103,7 +103,7 @@ shm::LaterState Exchange::later_state(const shm::RecordHeader& record) noexcept 
 }
 
 // The source of a move out of a log: from here on it has left. X wrote the record and maps it writable.
-void Exchange::mark(const shm::RecordHeader& record, shm::LaterState state) {
+void mark(const shm::RecordHeader& record, shm::LaterState state) {
   auto* later = const_cast<shm::LaterInfo*>(ring::parts(reinterpret_cast<const std::byte*>(&record)).later);
   shm::Environment::at(shm::CrashPoint::retry_mark);
   // release(later.state): the event is where it went, and counted there
@@ -157,7 +157,7 @@ void Exchange::commit_ingress(Ingress& ingress) {
   ingress.cursor->consumed.store(ingress.block.consumed, std::memory_order_release);
   shm::fence_for_waker(fence_required_);
   // relaxed: ordered by the park protocol (shm/park.hpp)
-  if (ingress.ring_page->parked.load(std::memory_order_relaxed) != 0) ingress.bell.ring();
+  if (ingress.ring_page->parked.load(std::memory_order_relaxed) != 0) of_lead(ingress).bell.ring();
 }
 
 void Exchange::wake_members() {

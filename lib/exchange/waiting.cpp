@@ -3,6 +3,19 @@
 
 namespace ackring::exchange {
 
+// Said before the barrier of one who parks. Said too late that a ring is polled, its publisher rings once too often.
+void Exchange::say_polled(Ingress& ingress, bool polled) {
+  shm::Word32& word = ingress.first().not_polled;
+  if (alone()) {
+    word.store(polled ? 0 : 1, std::memory_order_relaxed);  // relaxed: ordered by the barrier of the parker
+    return;
+  }
+  if (ingress.said_not_polled == !polled) return;
+  ingress.said_not_polled = !polled;
+  const std::uint32_t bit = 1u << shard_;
+  word.fetch_add(polled ? 0 - bit : bit, std::memory_order_relaxed);  // relaxed: as above; no other shard has this bit
+}
+
 // Rings that are quiet cost a look each step: beyond a few, they leave the list and their publishers ring instead.
 void Exchange::rest_quiet_rings(std::uint64_t now_ns) {
   std::erase_if(hot_, [](Ingress* ingress) {
@@ -13,12 +26,12 @@ void Exchange::rest_quiet_rings(std::uint64_t now_ns) {
   constexpr std::uint64_t quiet_ns = 20'000'000;
   if (hot_.size() <= polled_anyway) return;
   const auto quiet = [&](const Ingress* ingress) {
-    return ingress->has_bell && now_ns - ingress->last_moved_ns > quiet_ns;
+    return of_lead(*ingress).has_bell && now_ns - ingress->last_moved_ns > quiet_ns;
   };
   bool any = false;
   for (Ingress* ingress : hot_) {
     if (!quiet(ingress)) continue;
-    ingress->first().not_polled.store(1, std::memory_order_relaxed);  // relaxed: ordered by the barrier below
+    say_polled(*ingress, false);
     any = true;
   }
   if (!any) return;
@@ -26,23 +39,21 @@ void Exchange::rest_quiet_rings(std::uint64_t now_ns) {
   std::erase_if(hot_, [&](Ingress* ingress) {
     if (!quiet(ingress)) return false;
     ingress->hot = ingress->reader.readable();
-    if (ingress->hot) ingress->first().not_polled.store(0, std::memory_order_relaxed);  // relaxed: polled again
+    if (ingress->hot) say_polled(*ingress, true);
     return !ingress->hot;
   });
 }
 
 bool Exchange::needs_tick() const noexcept {
-  if (!active_.empty()) return true;
+  if (!active_.empty() || waits_for_shard_) return true;
   for (const Ingress* ingress : hot_) {
-    if ((!ingress->has_bell && !ingress->own) || ingress->closing) return true;
+    if ((!of_lead(*ingress).has_bell && !ingress->own) || ingress->closing) return true;
   }
   return false;
 }
 
 bool Exchange::prepare_park() {
-  for (Ingress* ingress : hot_) {
-    ingress->first().not_polled.store(1, std::memory_order_relaxed);  // relaxed: ordered by the barrier below
-  }
+  for (Ingress* ingress : hot_) say_polled(*ingress, false);
   for (Queue* queue : active_) {
     queue->each_lane([queue](Lane& lane) {
       if (!lane.has_member() || !queue->wants_acks(lane)) return;
@@ -69,9 +80,7 @@ bool Exchange::prepare_park() {
 }
 
 void Exchange::unpark() {
-  for (Ingress* ingress : hot_) {
-    ingress->first().not_polled.store(0, std::memory_order_relaxed);  // relaxed: a late look only rings once too often
-  }
+  for (Ingress* ingress : hot_) say_polled(*ingress, true);
   for (Queue* queue : active_) {
     queue->each_lane([](Lane& lane) {
       if (lane.has_ring) lane.ring_page->acks_wanted.store(0, std::memory_order_relaxed);  // relaxed: as above
@@ -83,7 +92,7 @@ void Exchange::heat(Ingress& ingress) {
   if (ingress.hot || ingress.ring_page == nullptr) return;
   ingress.hot = true;
   hot_.push_back(&ingress);
-  ingress.first().not_polled.store(0, std::memory_order_relaxed);  // relaxed: X polls from now on
+  say_polled(ingress, true);
 }
 
 }  // namespace ackring::exchange

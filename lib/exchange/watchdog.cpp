@@ -155,12 +155,18 @@ std::uint64_t Exchange::served_at(std::uint64_t now_ns) const noexcept {
 
 // A tick that is late, or the first one, does not count as a long one: X was stopped or away, or the machine slept.
 void Exchange::serve(std::uint64_t now_ns) {
+  if (shard_ != 0) {
+    // relaxed: the lead's word, which only grows
+    served_ns_ = std::max(served_ns_, page_->served_ns.load(std::memory_order_relaxed));
+    return;
+  }
   served_ns_ = served_at(now_ns);
   // relaxed: X's own word; before the marks that this tick makes, so that no mark is of the future
   page_->served_ns.store(served_ns_, std::memory_order_relaxed);
 }
 
 void Exchange::sweep(Queue& queue, std::uint64_t now_ns) {
+  if (queue.shard != shard_) return owner_of(queue).sweep(queue, now_ns);
   queue.each_lane([&](Lane& lane) {
     if (lane.leaving) return;
     check_ack_page(lane);

@@ -58,6 +58,7 @@ namespace ackring::shm {
   POINT(last_values_clean, "last_values.clean") \
   POINT(last_values_begin, "last_values.begin") \
   POINT(event_ids_remember, "event_ids.remember") \
+  POINT(event_ids_note, "event_ids.note") \
   /* those who come and go */ \
   POINT(attach_name, "attach.name") \
   POINT(attach_incarnation, "attach.incarnation") \
