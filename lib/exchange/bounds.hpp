@@ -17,4 +17,8 @@ inline constexpr std::uint64_t batch_bytes = 128u << 10;
 /// A tick that is later than this after the one before: X could not run, and nobody's time passed.
 inline constexpr std::uint64_t longest_gap_ns = 20'000'000;
 
+/// Between two ticks, and between two of one who has nothing to wait for.
+inline constexpr std::uint64_t tick_ns = 5'000'000;
+inline constexpr std::uint64_t idle_tick_ns = 1'000'000'000;
+
 }  // namespace ackring::exchange

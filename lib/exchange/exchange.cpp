@@ -133,6 +133,7 @@ void Exchange::note(std::string line) {
 }
 
 void Exchange::tick(std::uint64_t now_ns) {
+  now_ns = latest_ns_ = std::max(latest_ns_, now_ns);
   serve(now_ns);
   now_ns_ = clock_ns_ = now_ns;
   if (shm::bus_errors() != bus_errors_) look_for_cut_files();

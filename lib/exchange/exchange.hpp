@@ -63,8 +63,7 @@ class Exchange {
   [[nodiscard]] const std::vector<Exchange*>& shards() const noexcept { return peers_->shards; }
   /// Does, of the lead, what shards could not do while others ran: where one has called for it. All are held.
   void look_after_shards(std::uint64_t now_ns);
-  /// Holds the threads of all shards, if they have any, until the answer is destroyed. The lead's thread; may be nested.
-  [[nodiscard]] ShardHold hold_shards() { return ShardHold(*peers_); }
+  [[nodiscard]] Peers& peers() noexcept { return *peers_; }
   /// Who runs the other shards, from now on; nullptr: the thread that calls everything else. All are held.
   void set_holder(ShardHolder* holder) noexcept;
 
@@ -371,6 +370,7 @@ class Exchange {
   std::uint64_t generation_ = 0;
   std::uint64_t n_ = 0;          // of the last intent
   std::uint64_t now_ns_ = 0;     // of the last tick; 0: there was none
+  std::uint64_t latest_ns_ = 0;  // of ticks and sweeps: the clocks of two threads may differ, a shard's time goes on
   std::uint64_t served_ns_ = 0;  // served time at the last tick
   std::uint64_t clock_ns_ = 0;   // of the last step or tick: by it what waits expires
   std::uint64_t (*retry_clock_)() = nullptr;

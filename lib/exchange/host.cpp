@@ -14,6 +14,7 @@
 #include "ackring/error.hpp"
 #include "lib/exchange/exchange.hpp"
 #include "lib/exchange/service.hpp"
+#include "lib/exchange/shard_threads.hpp"
 #include "lib/exchange/snapshot.hpp"
 #include "lib/shm/backoff.hpp"
 #include "lib/shm/bus_error_guard.hpp"
@@ -25,8 +26,6 @@ namespace ackring::exchange {
 
 namespace {
 
-constexpr std::uint64_t tick_ns = 5'000'000;
-constexpr std::uint64_t idle_tick_ns = 1'000'000'000;
 constexpr std::uint64_t control_busy_ns = 100'000;  // between looks at the sockets while events flow, at least, …
 constexpr std::uint64_t control_part = 4;           // … and so many times as long as the last one took
 constexpr std::uint64_t longest_look_ns = 500'000;  // at clients' requests; one of them may take longer
@@ -46,6 +45,7 @@ struct Host::State {
   shm::UniqueFd stop_event;
   shm::Word32 stopping{};
   std::unique_ptr<Exchange> exchange;
+  std::unique_ptr<ShardThreads> shards;  // nullptr: there is one
   std::unique_ptr<Service> service;
   control::Listener listener;
   std::mutex waiting_mutex;
@@ -57,6 +57,7 @@ struct Host::State {
   std::size_t told = 0;        // lines of the exchange's report
 
   void watch(int fd, epoll_event& event) const;
+  void wake() const noexcept;
   void accept_some();
   void tell();
   void poll_control(int timeout_ms);
@@ -107,7 +108,7 @@ Host::Host(std::shared_ptr<shm::Directory> directory, std::string bus, HostOptio
     shm::unblock_bus_errors();
   }
   const bool membarrier = shm::register_membarrier();
-  state.exchange = std::make_unique<Exchange>(*state.directory, state.options.access);
+  state.exchange = Exchange::open(*state.directory, state.options.access, state.options.shards);
   shm::ExchangeSegment& page = state.exchange->page();
   // relaxed: notices
   page.pid.store(static_cast<std::uint64_t>(::getpid()), std::memory_order_relaxed);
@@ -135,8 +136,12 @@ int Host::listener() const noexcept { return state_->listener.fd(); }
 
 void Host::stop() noexcept {
   state_->stopping.store(1, std::memory_order_relaxed);  // relaxed: the event below wakes the loop, which looks again
+  state_->wake();
+}
+
+void Host::State::wake() const noexcept {
   const std::uint64_t one = 1;
-  [[maybe_unused]] const ssize_t written = ::write(state_->stop_event.get(), &one, sizeof one);
+  [[maybe_unused]] const ssize_t written = ::write(stop_event.get(), &one, sizeof one);
 }
 
 control::Socket Host::connect() {
@@ -145,8 +150,7 @@ control::Socket Host::connect() {
     const std::lock_guard guard(state_->waiting_mutex);
     state_->waiting.push_back(std::move(ours));
   }
-  const std::uint64_t one = 1;
-  [[maybe_unused]] const ssize_t written = ::write(state_->stop_event.get(), &one, sizeof one);
+  state_->wake();
   return std::move(theirs);
 }
 
@@ -211,6 +215,7 @@ void Host::State::poll_control(int timeout_ms) {
 
 void Host::State::tick(std::uint64_t now_ns) {
   exchange->tick(now_ns);
+  if (shards) shards->tick(now_ns);
   service->events_flow_until(moved_ns + flow_ns);
   service->tick(now_ns);
   next_tick_ns = now_ns + tick_ns;
@@ -229,11 +234,22 @@ void Host::run() {
   Exchange& exchange = *state.exchange;
   if (state.options.guard_bus_errors) shm::unblock_bus_errors();  // it need not be the thread that made the host
   shm::Backoff backoff(state.options.wait, shm::Side::exchange);
+  if (exchange.shards().size() > 1) {
+    ShardThreadOptions threads;
+    threads.threads = state.options.shards;
+    threads.wait = state.options.wait;
+    threads.cpus = state.options.cpus;
+    threads.guard_bus_errors = state.options.guard_bus_errors;
+    threads.wake_host = [&state] { state.wake(); };
+    state.shards = std::make_unique<ShardThreads>(exchange, std::move(threads));
+  }
   std::uint64_t now_ns = shm::Environment::now_ns();
   std::uint32_t rounds = 0;
   bool flows = false;                                            // events have moved since the clock was looked at
   while (state.stopping.load(std::memory_order_relaxed) == 0) {  // relaxed: stop() also rings stop_event
-    const bool moved = exchange.step(now_ns);
+    bool moved = exchange.step(now_ns);
+    if (state.shards) [[unlikely]]
+      moved = state.shards->step(now_ns, moved);
     // The clock and the sockets are looked at now and then: both cost more than a look at a ring.
     if ((++rounds & 63) == 0 || (!moved && backoff.slow())) {
       now_ns = shm::Environment::now_ns();
@@ -253,20 +269,29 @@ void Host::run() {
       continue;
     }
     if (backoff.wait() != shm::Backoff::Step::park) continue;
-    if (exchange.prepare_park()) {
-      const bool soon = exchange.needs_tick() || state.service->needs_tick();
+    bool idle = exchange.prepare_park();
+    if (state.shards) idle = state.shards->prepare_park() && idle;
+    if (idle) {
+      const bool soon =
+          exchange.needs_tick() || state.service->needs_tick() || (state.shards && state.shards->needs_tick());
       state.poll_control(static_cast<int>((soon ? tick_ns : idle_tick_ns) / 1'000'000));
       now_ns = shm::Environment::now_ns();
       if (now_ns >= state.next_tick_ns) state.tick(now_ns);
     }
     exchange.unpark();
+    if (state.shards) state.shards->unpark();
     backoff.woke(now_ns);
   }
   // What is committed is routed before the exchange goes, and whose client has gone is seen; a clean stop leaves nothing
   // for recovery to do.
+  if (state.shards) state.shards->stop();
   state.poll_control(0);
   now_ns = shm::Environment::now_ns();
-  for (int i = 0; i < 1'000'000 && exchange.step(now_ns); ++i) {
+  const auto step = [&state, &exchange, now_ns] {
+    const bool moved = exchange.step(now_ns);
+    return state.shards ? state.shards->step(now_ns, moved) : moved;
+  };
+  for (int i = 0; i < 1'000'000 && step(); ++i) {
   }
   state.tick(now_ns);
   exchange.close();

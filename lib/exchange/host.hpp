@@ -7,6 +7,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "ackring/options.hpp"
 #include "lib/control/access.hpp"
@@ -17,6 +18,8 @@ namespace ackring::exchange {
 
 struct HostOptions {
   Wait wait = Wait::adaptive;
+  std::size_t shards = 1;      // 1 to shm::max_shards: threads that share the subscriptions
+  std::vector<int> cpus = {};  // where the shards run in turn, if there are two at least; the first is the caller's
   unsigned socket_mode = 0600;
   int socket_group = -1;  // gid, -1: leave it
   bool listen = true;     // false: only connect() (in-memory buses)

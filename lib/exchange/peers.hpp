@@ -57,7 +57,7 @@ struct Peers {
   bool may_change = true;                    // all are held, or on one thread
 };
 
-/// As long as it lives, all shards are held.
+/// As long as it lives, the threads of all shards are held, if they have any. The lead's thread; it may be nested.
 class ShardHold {
  public:
   explicit ShardHold(Peers& peers);

@@ -41,6 +41,7 @@ void Service::handle(int fd, Client& client, control::Message& message) {
   const Json& request = message.body;
   const Json id = request.contains("id") ? request["id"] : Json();
   std::string closing;
+  const ShardHold held(exchange_.peers());
   try {
     if (!message.descriptors.empty()) throw Error(ErrorCode::protocol, "request", "it carries descriptors");
     const std::string op = request.at("op").get<std::string>();

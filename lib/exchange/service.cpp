@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 #include <charconv>
+#include <optional>
 
 #include "ackring/error.hpp"
 #include "lib/shm/lock.hpp"
@@ -246,7 +247,10 @@ bool Service::look_at(std::uint64_t id) {
   if (at == away_.end()) return true;  // it has come back
   const Client& client = *at->second;
   if (is_held(client.lock_file)) return false;
-  exchange_.client_gone(id);
+  {
+    const ShardHold held(exchange_.peers());
+    exchange_.client_gone(id);
+  }
   directory_.remove(lock_name(id));
   away_.erase(at);
   return true;
@@ -279,7 +283,10 @@ void Service::close_offenders() {
     if (!ingress || !ingress->quarantined || ingress->client == 0) continue;
     for (const auto& [fd, client] : connected_) {
       if (client->id != ingress->client) continue;
-      exchange_.detach_publisher(*ingress);
+      {
+        const ShardHold held(exchange_.peers());
+        exchange_.detach_publisher(*ingress);
+      }
       drop(fd, "the ring of publisher " + ingress->name + " is damaged; it was quarantined");
       break;
     }
@@ -289,17 +296,29 @@ void Service::close_offenders() {
 void Service::rang_publisher(std::uint64_t slot) {
   const auto& ingress = exchange_.publishers()[slot];
   if (!ingress) return;
-  if (!ingress->bell.drain() && ingress->has_bell) {
+  const bool broken = !ingress->bell.drain() && ingress->has_bell;
+  // relaxed: bits of this process; whoever sets one after this has yet to look at the ring
+  const bool others =
+      ingress->cursor_page != nullptr && ingress->first().not_polled.load(std::memory_order_relaxed) > 1;
+  std::optional<ShardHold> held;  // who sleeps wakes when it is let go
+  if (broken || others) held.emplace(exchange_.peers());
+  if (broken) {
     ::epoll_ctl(epoll_fd_, EPOLL_CTL_DEL, ingress->bell.fd(), nullptr);
     ingress->has_bell = false;
   }
   exchange_.heat(*ingress);
+  if (!others) return;
+  for (Exchange* shard : exchange_.shards()) {
+    if (shard != nullptr) shard->heat(*shard->publishers()[slot]);
+  }
 }
 
 // One bell, not those of all members: a bell may be rung without end, and its queue may have thousands of members (F46).
 void Service::rang_queue(std::uint64_t index, std::uint64_t member) {
   if (index >= exchange_.queues().size() || !exchange_.queues()[index]) return;
   Queue& queue = *exchange_.queues()[index];
+  std::optional<ShardHold> held;  // as above
+  if (queue.shard != 0) held.emplace(exchange_.peers());
   Lane* const lane = queue.dispatched() ? queue.find_member(member) : &queue.lane;
   if (lane == nullptr || !lane->bell) return;
   if (!lane->bell.drain()) ::epoll_ctl(epoll_fd_, EPOLL_CTL_DEL, lane->bell.fd(), nullptr);

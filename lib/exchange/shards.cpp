@@ -71,8 +71,7 @@ void Exchange::call_lead() {
 void Exchange::look_after_shards(std::uint64_t now_ns) {
   for_each_shard([&](Exchange& shard) {
     if (!std::exchange(shard.calls_, false)) return;
-    // The clock of the shard's own thread may be ahead of this one's.
-    shard.tick(std::max(now_ns, shard.now_ns_));
+    shard.tick(now_ns);
     shard.calls_ = false;
     if (&shard == this) return;
     for (std::string& line : shard.report_) note(std::move(line));

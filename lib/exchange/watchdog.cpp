@@ -150,7 +150,7 @@ void Exchange::adopt_marks(Lane& lane, std::uint64_t served_ns) {
 }
 
 std::uint64_t Exchange::served_at(std::uint64_t now_ns) const noexcept {
-  return served_ns_ + (now_ns_ == 0 ? 0 : std::min(now_ns - now_ns_, longest_gap_ns));
+  return served_ns_ + (now_ns_ == 0 || now_ns < now_ns_ ? 0 : std::min(now_ns - now_ns_, longest_gap_ns));
 }
 
 // A tick that is late, or the first one, does not count as a long one: X was stopped or away, or the machine slept.
@@ -167,6 +167,7 @@ void Exchange::serve(std::uint64_t now_ns) {
 
 void Exchange::sweep(Queue& queue, std::uint64_t now_ns) {
   if (queue.shard != shard_) return owner_of(queue).sweep(queue, now_ns);
+  now_ns = latest_ns_ = std::max(latest_ns_, now_ns);
   queue.each_lane([&](Lane& lane) {
     if (lane.leaving) return;
     check_ack_page(lane);

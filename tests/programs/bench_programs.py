@@ -14,7 +14,7 @@ from programs_support import Programs
 class Bench(Programs):
     KEYS = ["mode", "size", "publishers", "subscribers", "guarantee", "count", "seconds", "events_per_s", "deliveries_per_s",
             "bytes_per_s", "p50_ns", "p90_ns", "p99_ns", "p999_ns", "max_ns", "cacheline_rtt_ns", "lost", "duplicates", "machine",
-            "p9999_ns", "members", "rate", "late_p50_ns", "late_p99_ns", "wait", "regime"]
+            "p9999_ns", "members", "rate", "late_p50_ns", "late_p99_ns", "shards", "wait", "regime"]
 
     def results(self, *arguments):
         results = [json.loads(line) for line in self.tool("bench", *arguments, "--json").splitlines()]

@@ -16,6 +16,7 @@
 #include <cstring>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include <fmt/format.h>
 
@@ -24,6 +25,7 @@
 #include "lib/shm/descriptor.hpp"
 #include "lib/shm/directory.hpp"
 #include "lib/shm/segment.hpp"
+#include "lib/shm/transaction_number.hpp"
 #include "tools/common/machine.hpp"
 #include "tools/common/program.hpp"
 #include "tools/exchange/access_file.hpp"
@@ -34,7 +36,8 @@ namespace {
 struct Options {
   std::string bus = "default";
   std::string directory = shm::default_directory();
-  int cpu = -1;
+  std::vector<int> cpus;
+  std::size_t shards = 1;
   Wait wait = Wait::adaptive;
   int socket_group = -1;
   unsigned socket_mode = 0600;
@@ -51,11 +54,11 @@ void on_stop_signal(int /*signal*/) {
 }
 
 // What makes a restart with many members shorter: each has a table of 256 KiB, which the allocator would map by itself.
-void prepare_process() {
+void prepare_process(std::size_t shards) {
   shm::this_process_never_forks();
   ::mallopt(M_MMAP_THRESHOLD, 64 << 20);
   ::mallopt(M_TOP_PAD, 16 << 20);
-  ::mallopt(M_ARENA_MAX, 1);
+  ::mallopt(M_ARENA_MAX, static_cast<int>(shards));
 }
 
 // The protocol of sd_notify(3): a datagram to the socket that the service manager names. Without one: nothing.
@@ -114,7 +117,7 @@ int serve(const Options& options) {
   shm::check_name("bus", options.bus);
   exchange::HostOptions host_options;
   if (!options.access.empty()) host_options.access = read_access_file(options.access);
-  if (options.cpu >= 0) pin_to_cpu(options.cpu);
+  if (!options.cpus.empty()) pin_to_cpu(options.cpus.front());
   struct sigaction action {};
   action.sa_handler = on_stop_signal;
   ::sigaction(SIGTERM, &action, nullptr);
@@ -127,6 +130,8 @@ int serve(const Options& options) {
     let_others_through(path);
   }
   host_options.wait = options.wait;
+  host_options.shards = options.shards;
+  host_options.cpus = options.cpus;
   host_options.socket_group = options.socket_group;
   host_options.socket_mode = options.socket_mode;
   host_options.guard_bus_errors = true;
@@ -160,7 +165,17 @@ int main(int argc, char** argv) {
   app.add_option("--dir", options.directory, "Directory that holds buses; made if it is missing")
       ->envname("ACKRING_DIR")
       ->capture_default_str();
-  app.add_option("--cpu", options.cpu, "Run on this core only")->check(CLI::NonNegativeNumber)->type_name("N");
+  app.add_option("--cpu", options.cpus, "Cores to run on: a list, of which the shards take one each in turn (any)")
+      ->delimiter(',')
+      ->check(CLI::NonNegativeNumber)
+      ->type_name("LIST")
+      ->allow_extra_args(false);
+  app.add_option("--shards", options.shards,
+                 "Threads among which subscriptions are shared out, 1 to 4: docs/architecture.md says when more pay")
+      ->envname("ACKRING_SHARDS")
+      ->check(CLI::Range(std::size_t{1}, ackring::shm::max_shards))
+      ->type_name("N")
+      ->capture_default_str();
   add_wait(app, options.wait, "What to do when there is nothing to do (adaptive: spin, then yield, then sleep)");
   add_parsed(app, "--socket-group", "GROUP", "Group of the control socket (name or number)",
              [&options](const std::string& text) { options.socket_group = group_number(text); });
@@ -176,7 +191,7 @@ int main(int argc, char** argv) {
       "A client and a publisher need two open files each, a subscriber one; as many as `ulimit -Hn` allows.\n\n"
       "Example:\n  ackring-exchange --bus orders --cpu 1 &\n  shmtool --bus orders ping && shmtool --bus orders stat");
   return run_program("ackring-exchange", app, argc, argv, [&options] {
-    prepare_process();
+    prepare_process(options.shards);
     try {
       return serve(options);
     } catch (const ackring::Error& error) {

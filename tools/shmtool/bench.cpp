@@ -10,6 +10,7 @@
 #include <fmt/format.h>
 
 #include "lib/exchange/host.hpp"
+#include "lib/shm/transaction_number.hpp"
 #include "tools/common/cacheline.hpp"
 #include "tools/common/machine.hpp"
 #include "tools/common/program.hpp"
@@ -199,6 +200,16 @@ void add_mode(CLI::App& group, Globals& globals, const char* mode, unsigned subs
       ->delimiter(',')
       ->type_name("LIST")
       ->allow_extra_args(false);
+  command.add_option("--shards", options.shards, "Threads of the exchange that share the subscriptions, 1 to 4")
+      ->check(CLI::Range(std::size_t{1}, ackring::shm::max_shards))
+      ->type_name("N")
+      ->capture_default_str();
+  command
+      .add_option("--shard-cpus", options.shard_cpus,
+                  "Cores of the shards in turn, the exchange's first (all on that one)")
+      ->delimiter(',')
+      ->type_name("LIST")
+      ->allow_extra_args(false);
   command.add_flag("--attach", arguments->attach, "Use the exchange of --bus instead of one of its own");
   add_outputs(command, *arguments);
   command.callback([&globals, arguments] { globals.run = [&globals, arguments] { return run(globals, *arguments); }; });
@@ -228,6 +239,8 @@ Child start_exchange(const BenchOptions& options) {
     const auto directory = std::make_shared<shm::FileDirectory>(options.directory + "/" + options.bus, true);
     exchange::HostOptions host_options;
     host_options.wait = options.wait;
+    host_options.shards = options.shards;
+    host_options.cpus = options.shard_cpus;
     exchange::Host host(directory, options.bus, host_options);
     hosted = &host;
     std::signal(SIGTERM, [](int) { hosted->stop(); });

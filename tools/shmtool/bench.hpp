@@ -28,7 +28,9 @@ struct BenchOptions {
       false;  // of the subscriptions: who falls behind has a backlog, instead of holding publishers back
   Guarantee guarantee = Guarantee::at_least_once;
   Wait wait = Wait::adaptive;
-  std::vector<int> cpus;  // the exchange's, then those of publishers and subscribers, in turn
+  std::vector<int> cpus;        // the exchange's, then those of publishers and subscribers, in turn
+  std::size_t shards = 1;       // of the exchange
+  std::vector<int> shard_cpus;  // of its shards in turn; fewer than two: all where the exchange is
   std::string bus = "bench";
   std::string directory;
 

@@ -87,6 +87,7 @@ nlohmann::ordered_json to_json(const BenchOptions& options, const BenchResult& r
   json["rate"] = options.rate;
   json["late_p50_ns"] = result.lateness.percentile(50);
   json["late_p99_ns"] = result.lateness.percentile(99);
+  json["shards"] = options.shards;
   json["wait"] = to_string(options.wait);
   json["regime"] = yardstick.regime();
   if (yardstick.bare_rings_ns > 0) json["bare_rings_ns"] = yardstick.bare_rings_ns;
