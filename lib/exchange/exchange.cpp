@@ -11,7 +11,7 @@
 
 namespace ackring::exchange {
 
-Exchange::Exchange(shm::Directory& directory, control::AccessRules access)
+Exchange::Exchange(shm::Directory& directory, control::AccessRules access, std::size_t shards)
     : directory_(directory), peers_(std::make_shared<Peers>()), access_(std::move(access)), queues_(peers_->queues) {
   if (directory.exists("exchange")) {
     segment_ = shm::Segment::attach(directory, "exchange", shm::SegmentKind::exchange, shm::Access::read_write);
@@ -21,8 +21,13 @@ Exchange::Exchange(shm::Directory& directory, control::AccessRules access)
     }
     check_exchange(segment_);
   } else {
-    segment_ =
-        shm::Segment::create(directory, "exchange", shm::SegmentKind::exchange, sizeof(shm::ExchangeSegment), 0, 0);
+    segment_ = shm::Segment::create(directory, "exchange", shm::SegmentKind::exchange, sizeof(shm::ExchangeSegment), 0,
+                                    0, [shards](std::byte* base) {
+                                      auto* page = reinterpret_cast<shm::ExchangeSegment*>(base);
+                                      if (shards > 1)
+                                        page->shards.store((1u << shards) - 1,
+                                                           std::memory_order_relaxed);  // relaxed: nobody knows it
+                                    });
   }
   page_ = segment_.as<shm::ExchangeSegment>();
   intents_ = page_->intents[shard_].data();

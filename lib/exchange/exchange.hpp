@@ -44,8 +44,8 @@ namespace ackring::exchange {
 class Exchange {
  public:
   /// The lead of the shards that the directory knows of: adopts what is there (recovering it) or starts an empty bus with
-  /// one shard. `access` holds for what publishers defined before, too. Throws Error.
-  explicit Exchange(shm::Directory& directory, control::AccessRules access = {});
+  /// so many `shards`. `access` holds for what publishers defined before, too. Throws Error.
+  explicit Exchange(shm::Directory& directory, control::AccessRules access = {}, std::size_t shards = 1);
   /// The same, divided into `shards` (1 to max_shards) anew, if there were others: where every shard has come equally far
   /// in every ring; else they stay as they are until a later start, and report() says so.
   static std::unique_ptr<Exchange> open(shm::Directory& directory, control::AccessRules access, std::size_t shards);

@@ -47,7 +47,7 @@ Exchange::Exchange(Exchange& lead, std::size_t shard)
 }
 
 std::unique_ptr<Exchange> Exchange::open(shm::Directory& directory, control::AccessRules access, std::size_t shards) {
-  auto exchange = std::make_unique<Exchange>(directory, access);
+  auto exchange = std::make_unique<Exchange>(directory, access, shards);
   if (!exchange->divide(shards)) return exchange;
   // What it has just written is what a predecessor has left.
   exchange.reset();
