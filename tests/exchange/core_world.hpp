@@ -14,6 +14,7 @@
 
 #include "lib/exchange/exchange.hpp"
 #include "lib/exchange/snapshot.hpp"
+#include "lib/ring/consumed.hpp"
 #include "lib/shm/directory.hpp"
 #include "tests/exchange/soundness.hpp"
 
@@ -38,6 +39,7 @@ class CorePublisher {
     ring_ = shm::Segment::attach(directory, grant.ring_file, shm::SegmentKind::ingress_ring, shm::Access::read_write);
     cursor_ =
         shm::Segment::attach(directory, grant.cursor_file, shm::SegmentKind::ingress_cursor, shm::Access::read_only);
+    exchange_ = shm::Segment::attach(directory, "exchange", shm::SegmentKind::exchange, shm::Access::read_only);
     auto* page = ring_.as<shm::IngressRing>();
     events_ = page->events.load(std::memory_order_relaxed);
     writer_ = ring::RingWriter(ring_.data() + shm::page_bytes, page->ring_bytes, &page->tail,
@@ -47,7 +49,8 @@ class CorePublisher {
   /// False when the ring has no room.
   bool add(const std::string& topic, const std::string& payload, const std::string& key = "",
            const shm::TimingInfo& times = {}) {
-    writer_.set_head(cursor_.as<shm::IngressCursor>()->shards[0].consumed.load(std::memory_order_acquire));
+    writer_.set_head(ring::consumed_by_all(*cursor_.as<shm::IngressCursor>(),
+                                           exchange_.as<const shm::ExchangeSegment>()->shards));
     std::uint32_t& number = topics_[topic];
     if (number == 0) {
       const std::uint32_t next = static_cast<std::uint32_t>(topics_.size());
@@ -116,6 +119,7 @@ class CorePublisher {
   std::uint64_t events_ = 0;
   shm::Segment ring_;
   shm::Segment cursor_;
+  shm::Segment exchange_;
   ring::RingWriter writer_;
   std::map<std::string, std::uint32_t> topics_;
 };
@@ -221,16 +225,32 @@ inline void check_found_sound(const exchange::Exchange& x) {
   }
 }
 
+/// One batch of every shard. True if any moved.
+inline bool step_all(exchange::Exchange& x, std::uint64_t now_ns) {
+  bool moved = false;
+  for (exchange::Exchange* shard : x.shards()) moved = (shard != nullptr && shard->step(now_ns)) || moved;
+  return moved;
+}
+
+inline void tick_all(exchange::Exchange& x, std::uint64_t now_ns) {
+  for (exchange::Exchange* shard : x.shards()) {
+    if (shard != nullptr) shard->tick(now_ns);
+  }
+}
+
 /// An exchange on anonymous memory with a clock that a test moves.
 struct World {
   std::shared_ptr<shm::MemoryDirectory> directory = std::make_shared<shm::MemoryDirectory>();
-  std::unique_ptr<exchange::Exchange> x = start(*directory);
+  std::size_t shards;  // that the next exchange asks for
+  std::unique_ptr<exchange::Exchange> x;
   std::uint64_t now_ns = 1'000'000'000;
-  std::uint64_t client = x->new_client();
+  std::uint64_t client;
+
+  explicit World(std::size_t count = 1) : shards(count), x(start(*directory, count)), client(x->new_client()) {}
 
   /// One that does not wait for members of full rings: the clock stands still while a test makes it step.
-  static std::unique_ptr<exchange::Exchange> start(shm::Directory& directory) {
-    auto exchange = std::make_unique<exchange::Exchange>(directory);
+  static std::unique_ptr<exchange::Exchange> start(shm::Directory& directory, std::size_t shards = 1) {
+    auto exchange = exchange::Exchange::open(directory, {}, shards);
     exchange->set_full_ring_grace(0);
     return exchange;
   }
@@ -243,12 +263,17 @@ struct World {
     return {*directory, x->attach_member(client, options, name.empty(), {})};
   }
   void run() {
-    while (x->step(now_ns)) {
+    while (step_all(*x, now_ns)) {
+    }
+  }
+  /// Only this shard steps, until it has nothing to do.
+  void run(std::size_t shard) {
+    while (x->shards()[shard]->step(now_ns)) {
     }
   }
   void tick(std::uint64_t ns = 5'000'000) {
     now_ns += ns;
-    x->tick(now_ns);
+    tick_all(*x, now_ns);
     run();
   }
   nlohmann::ordered_json stat() {
@@ -260,7 +285,7 @@ struct World {
   }
   void restart() {
     x.reset();
-    x = start(*directory);
+    x = start(*directory, shards);
     run();
   }
 };
