@@ -69,12 +69,14 @@ PublisherGrant Exchange::open_publisher(std::uint64_t client, const std::string&
   }
   if (found != nullptr && found->ring_page != nullptr) {
     if (found->closing && !found->quarantined) {
-      // The earlier holder is gone: what it committed is routed first, so that order holds.
-      for_each_shard([found](Exchange& shard) {
-        Ingress& ingress = *shard.publishers_[found->slot];
-        while (ingress.reader.readable() && shard.drain(ingress, 0, 0, false)) {
-        }
-      });
+      // The earlier holder is gone: what it committed is routed first, so that order holds. Shards may wait for each other.
+      bool moved = true;
+      while (std::exchange(moved, false)) {
+        for_each_shard([found, &moved](Exchange& shard) {
+          Ingress& ingress = *shard.publishers_[found->slot];
+          while (ingress.reader.readable() && shard.drain(ingress, 0, 0, false)) moved = true;
+        });
+      }
       if (read_by_all(*found)) retire_ingress(*found);
     } else if (found->closing) {
       retire_ingress(*found);

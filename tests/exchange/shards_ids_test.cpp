@@ -111,6 +111,17 @@ TEST_CASE("the lead says of no more duplicates than there is room to write down,
   }
 }
 
+TEST_CASE("a name is free again when its earlier holder has left more duplicates than can be written down at once") {
+  Ids world;
+  auto follower = world.reader("f", {"#"});
+  auto publisher = world.publisher("p");
+  for (int i = 0; i < 400; ++i) world.send(publisher, "1");
+  world.x->detach_publisher(*world.x->find_publisher(publisher.slot(), publisher.incarnation()));
+  CHECK(world.publisher("p").sequence() == 400);
+  CHECK(follower.read() == Texts{"1"});
+  CHECK(world.duplicates() == 399);
+}
+
 TEST_CASE("what the lead said of an id holds after a restart, also where the id has expired since") {
   Ids world(2, 100);
   auto follower = world.reader("f", {"#"});
