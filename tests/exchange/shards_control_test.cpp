@@ -189,6 +189,22 @@ TEST_CASE("the lead deals with the dead letters of other shards") {
   CHECK(row["in_flight"] == 1);
 }
 
+TEST_CASE("a delivery has all its time, also where the lead's clock is behind that of its shard") {
+  Followed world(exact());
+  world.send(1);
+  world.run();
+  Seen seen;
+  REQUIRE(world.second.take(seen));
+  for (int i = 0; i < 8; ++i) world.tick(5 * ms);
+  world.x->shards()[1]->tick(world.now_ns + ms);
+  // Asked for by one who looked at the clock before.
+  world.x->purge(world.second_queue(), world.now_ns);
+  world.x->sweep(world.second_queue(), world.now_ns);
+  CHECK(row_of(world.stat(), "second")["timed_out"] == 0);
+  for (int i = 0; i < 8; ++i) world.tick(5 * ms);
+  CHECK(row_of(world.stat(), "second")["timed_out"] == 1);
+}
+
 TEST_CASE("members come to the subscriptions of any shard, leave them, and take their ephemeral ones with them") {
   Sharded world(4);
   for (int round = 0; round < 3; ++round) {
