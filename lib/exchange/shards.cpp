@@ -49,9 +49,12 @@ Exchange::Exchange(Exchange& lead, std::size_t shard)
 std::unique_ptr<Exchange> Exchange::open(shm::Directory& directory, control::AccessRules access, std::size_t shards) {
   auto exchange = std::make_unique<Exchange>(directory, access, shards);
   if (!exchange->divide(shards)) return exchange;
-  // What it has just written is what a predecessor has left.
+  // What it has just written is what a predecessor has left; what it has found, nobody finds again.
+  std::vector<std::string> report = std::move(exchange->report_);
   exchange.reset();
-  return std::make_unique<Exchange>(directory, std::move(access));
+  exchange = std::make_unique<Exchange>(directory, std::move(access));
+  exchange->report_.insert(exchange->report_.begin(), report.begin(), report.end());
+  return exchange;
 }
 
 // Whether structure may change now: files and lists that other shards look at. If not, the lead sees to it soon, with all

@@ -172,3 +172,17 @@ TEST_CASE("a ring that is not read any more does not keep a bus from being divid
   world.run();
   CHECK(b.read() == Texts{"5"});
 }
+
+TEST_CASE("what recovery has found is reported, also where the bus is divided behind it") {
+  Sharded world;
+  world.blocker("a", "#", 100);
+  world.blocker("b", "#", 100);
+  world.x.reset();
+  const auto state =
+      shm::Segment::attach(*world.directory, "sub.2.state", shm::SegmentKind::subscription, shm::Access::read_write);
+  // relaxed: one thread
+  state.as<shm::SubscriptionSegment>()->shard.store(3, std::memory_order_relaxed);
+  world.x = World::start(*world.directory, 1);
+  CHECK(world.lines_with("set aside") == 1);
+  CHECK(world.x->find_queue("b") == nullptr);
+}
