@@ -49,8 +49,8 @@ class CorePublisher {
   /// False when the ring has no room.
   bool add(const std::string& topic, const std::string& payload, const std::string& key = "",
            const shm::TimingInfo& times = {}) {
-    writer_.set_head(ring::consumed_by_all(*cursor_.as<shm::IngressCursor>(),
-                                           exchange_.as<const shm::ExchangeSegment>()->shards));
+    writer_.set_head(
+        ring::consumed_by_all(*cursor_.as<shm::IngressCursor>(), exchange_.as<const shm::ExchangeSegment>()->shards));
     std::uint32_t& number = topics_[topic];
     if (number == 0) {
       const std::uint32_t next = static_cast<std::uint32_t>(topics_.size());
