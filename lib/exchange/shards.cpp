@@ -41,6 +41,7 @@ Exchange::Exchange(Exchange& lead, std::size_t shard)
       shard_(shard),
       generation_(lead.generation_),
       served_ns_(lead.served_ns_),
+      fence_required_(lead.fence_required_),
       queues_(peers_->queues) {
   random_ += shard;  // so that the jitter of one shard is not that of another
   publishers_.resize(shm::max_publishers);
@@ -187,7 +188,7 @@ bool Exchange::divide(std::size_t shards) {
       cursor.consumed.store(block.consumed, std::memory_order_release);
     }
   }
-  // release(exchange.shards): their cursors. A publisher that has seen no position of shard 0 from behind this store waits
+  // release(ingress.consumed): their cursors. A publisher that has seen no position of shard 0 from behind this store waits
   // for none of the new ones, and they begin where that position is at least.
   page_->shards.store(had | wanted, std::memory_order_release);
 
@@ -205,10 +206,11 @@ bool Exchange::divide(std::size_t shards) {
     const std::size_t to = std::min_element(load.begin(), load.begin() + shards) - load.begin();
     load[to] += queue->block.matched + 1;
     if (to == queue->shard) continue;
-    queue->state->shard.store(to, std::memory_order_relaxed);  // relaxed: nobody serves the bus
+    queue->state->shard.store(to, std::memory_order_release);  // release(subscription.shard): the bus has the shard
   }
-  page_->shards.store(wanted,
-                      std::memory_order_release);  // release(exchange.shards): what belonged to others has moved
+  page_->shards.store(
+      wanted,
+      std::memory_order_release);  // release(ingress.consumed): the others have read what they ever will
   return true;
 }
 

@@ -34,8 +34,8 @@ bool is_shard(const shm::ExchangeSegment& page, std::size_t shard) {
 }
 
 std::size_t shard_of(const shm::SubscriptionSegment& state) {
-  // relaxed: it changes only while nobody serves the bus
-  const std::uint64_t shard = state.shard.load(std::memory_order_relaxed);
+  // acquire(subscription.shard): the bus has it
+  const std::uint64_t shard = state.shard.load(std::memory_order_acquire);
   return shard < shm::max_shards ? shard : 0;
 }
 

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "ackring/error.hpp"
+#include "lib/exchange/exchange.hpp"
 
 using namespace ackring;
 
@@ -41,5 +42,18 @@ TEST_CASE("several that begin to serve a new bus at once: one gets it, the other
     CHECK(refused.load(std::memory_order_relaxed) == contenders - 1);
     hosts.clear();
     std::filesystem::remove_all(path);
+  }
+}
+
+TEST_CASE("where one process has no membarrier all others fence, and so does the next exchange") {
+  shm::MemoryDirectory directory;
+  for (const bool begun : {false, true}) {
+    exchange::Exchange x(directory);
+    const shm::Word32& required = x.page().fence_required;
+    CHECK(required.load(std::memory_order_relaxed) == (begun ? 1 : 0));
+    x.set_fence_required(false);
+    CHECK(required.load(std::memory_order_relaxed) == (begun ? 1 : 0));
+    x.set_fence_required(true);
+    CHECK(required.load(std::memory_order_relaxed) == 1);
   }
 }
