@@ -1,5 +1,6 @@
 // All that matters of a bus that has just been recovered, as text: the same text, the same future. Left out is what tells
-// only how often there was a recovery: generations, versions of blocks, the moments at which letters died.
+// only how often there was a recovery: generations, versions of blocks, the moments at which letters died. So is which
+// shard has a subscription: a death while the bus is divided may leave it where it was.
 #pragma once
 
 #include <algorithm>
@@ -50,7 +51,10 @@ inline std::string bus_digest(exchange::Exchange& x, const shm::Directory& direc
   std::ostringstream out;
   auto stat = exchange::stat_document(x, "digest");
   for (const char* key : {"subscriptions", "publishers"}) {
-    for (const auto& row : stat[key]) out << row.dump() << '\n';
+    for (auto& row : stat[key]) {
+      row.erase("shard");
+      out << row.dump() << '\n';
+    }
   }
   for (const auto& queue : x.queues()) {
     if (!queue) continue;
@@ -64,7 +68,13 @@ inline std::string bus_digest(exchange::Exchange& x, const shm::Directory& direc
     if (!ingress) continue;
     out << "publisher " << ingress->name << " slot " << ingress->slot << " incarnation " << ingress->incarnation
         << " client " << ingress->client << " consumed " << ingress->block.consumed << " sequence "
-        << ingress->block.sequence << " topics " << ingress->routes.size() << '\n';
+        << ingress->block.sequence << " topics " << ingress->routes.size();
+    for (const exchange::Exchange* shard : x.shards()) {
+      if (shard == nullptr || shard == &x) continue;
+      const exchange::Ingress& same = *shard->publishers()[ingress->slot];
+      out << ", another shard: " << same.block.consumed << ' ' << same.block.sequence << ' ' << same.routes.size();
+    }
+    out << '\n';
   }
   for (const std::string& name : directory.list("")) {
     // A log may have a segment before its head or behind its tail, or none; what lies in it is above.

@@ -42,10 +42,15 @@ struct Pairs {
 };
 
 /// Recovers copies of `dead` with a death in the recovery: at each of its points, or only at the one that `turn` chooses.
-/// `spoil` may change a copy before it is recovered; `access` are the rules that the exchanges which recover hold clients to.
+/// `spoil` may change a copy before it is recovered; `access` are the rules that the exchanges which recover hold clients to;
+/// `shards`: into how many they divide the bus, 0: as it is.
 inline void die_in_recovery(const shm::MemoryDirectory& dead, bool all, std::uint64_t turn, Pairs& pairs,
                             const control::AccessRules& access = {},
-                            const std::function<void(shm::MemoryDirectory&)>& spoil = {}) {
+                            const std::function<void(shm::MemoryDirectory&)>& spoil = {}, std::size_t shards = 0) {
+  const auto recover = [&](shm::MemoryDirectory& directory) {
+    return shards == 0 ? std::make_unique<exchange::Exchange>(directory, access)
+                       : exchange::Exchange::open(directory, access, shards);
+  };
   const std::uint64_t now_ns = 1;
   KillHook count;
   count.clock = &now_ns;
@@ -54,9 +59,9 @@ inline void die_in_recovery(const shm::MemoryDirectory& dead, bool all, std::uin
   {
     const auto copy = dead.clone();
     shm::Environment::hook = &count;
-    exchange::Exchange x(*copy, access);
+    const auto x = recover(*copy);
     shm::Environment::hook = nullptr;
-    undisturbed = bus_digest(x, *copy);
+    undisturbed = bus_digest(*x, *copy);
   }
   pairs.possible += count.points;
   pairs.most = std::max(pairs.most, count.points);
@@ -72,7 +77,7 @@ inline void die_in_recovery(const shm::MemoryDirectory& dead, bool all, std::uin
     bool died = false;
     try {
       shm::Environment::hook = &hook;
-      const exchange::Exchange x(*copy, access);
+      (void)recover(*copy);
       shm::Environment::hook = nullptr;
     } catch (const Death&) {
       shm::Environment::hook = nullptr;
@@ -80,9 +85,9 @@ inline void die_in_recovery(const shm::MemoryDirectory& dead, bool all, std::uin
     }
     REQUIRE(died);
     ++pairs.played;
-    exchange::Exchange x(*copy, access);
-    if (!spoil) check_found_sound(x);
-    const std::string digest = bus_digest(x, *copy);
+    const auto x = recover(*copy);
+    if (!spoil) check_found_sound(*x);
+    const std::string digest = bus_digest(*x, *copy);
     if (digest == undisturbed) continue;
     ++pairs.different;
     if (!spoil) CHECK(difference(undisturbed, digest) == "");
@@ -90,12 +95,14 @@ inline void die_in_recovery(const shm::MemoryDirectory& dead, bool all, std::uin
 }
 
 /// A redo that does nothing: the open transaction of a dead bus says that it needs none. The enumeration has to see that.
-inline void skip_redo(shm::MemoryDirectory& dead) {
+inline void skip_redo_of(shm::MemoryDirectory& dead, std::size_t shard) {
   const auto segment = shm::Segment::attach(dead, "exchange", shm::SegmentKind::exchange, shm::Access::read_write);
-  for (shm::Intent& intent : segment.as<shm::ExchangeSegment>()->intents[0]) {
+  for (shm::Intent& intent : segment.as<shm::ExchangeSegment>()->intents[shard]) {
     intent.kind.store(static_cast<std::uint32_t>(shm::TransactionKind::begin_with), std::memory_order_relaxed);
   }
 }
+
+inline void skip_redo(shm::MemoryDirectory& dead) { skip_redo_of(dead, 0); }
 
 /// Lets the exchange die at every point of a scenario, and again at one point of the recovery of every `pair_stride`-th.
 template <class Scenario>
