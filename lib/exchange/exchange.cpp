@@ -61,7 +61,9 @@ void Exchange::recover() {
   for_each_shard([this](Exchange& shard) {
     shard.redo();  // decides as before; what the rules allow by now is for what comes
     shard.redone_ = true;
-    if (&shard != this) std::move(shard.report_.begin(), shard.report_.end(), std::back_inserter(report_));
+    if (&shard == this) return;
+    std::move(shard.report_.begin(), shard.report_.end(), std::back_inserter(report_));
+    shard.report_.clear();
   });
   for_each_shard([](Exchange& shard) {
     for (const auto& ingress : shard.publishers_) {
