@@ -121,7 +121,8 @@ void ShardThreads::run(Runner& runner) {
   try {
     serve(runner);
   } catch (...) {
-    runner.error = std::current_exception();  // published by `running`
+    const std::lock_guard running(runner.running);
+    runner.error = std::current_exception();
     call_lead();
   }
 }
