@@ -85,6 +85,7 @@ inline void die_in_recovery(const shm::MemoryDirectory& dead, bool all, std::uin
     }
     REQUIRE(died);
     ++pairs.played;
+    if (shards != 0 && !spoil) check_sound(*copy);
     const auto x = recover(*copy);
     if (!spoil) check_found_sound(*x);
     const std::string digest = bus_digest(*x, *copy);

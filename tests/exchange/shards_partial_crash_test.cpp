@@ -69,3 +69,104 @@ TEST_CASE("one shard may die at any point, and the other some time later: the bo
 }
 
 TEST_CASE("… and while dead letters are published") { die_one_by_one(true, 43); }
+
+namespace {
+
+// A bus on which both shards have much to do: rings with room for a part, backlogs, retries that are due, and late acks.
+struct BusyBus {
+  World world = World(2);
+  std::uint64_t now_ns = 0;
+  BusyBus() {
+    const std::uint64_t virtual_ns = world.now_ns;
+    ShardHook clock;
+    clock.clock = &virtual_ns;
+    shm::Environment::hook = &clock;
+    std::vector<CoreMember> members;
+    for (int i = 0; i < 4; ++i) {
+      SubscriptionOptions options;
+      options.ring_bytes = 4096;
+      options.max_in_flight = i < 2 ? 4 : 32;
+      options.backoff_initial = options.backoff_max = std::chrono::milliseconds(1);
+      options.jitter = 0;
+      options.max_deliveries = 2;
+      members.push_back(world.member("s" + std::to_string(i), {"#"}, options));
+    }
+    CorePublisher publishers[] = {world.publisher("one", 4096), world.publisher("two", 4096)};
+    for (int round = 0; round < 3; ++round) {
+      for (CorePublisher& publisher : publishers) {
+        for (int i = 0; i < 4; ++i) CHECK(publisher.publish(i % 2 == 0 ? "a" : "b", "x"));
+      }
+      if (round == 2) break;
+      world.run();
+      for (CoreMember& member : members) {
+        for (Seen seen; member.take(seen);) {
+          member.verdict(seen.entry, seen.delivery % 3 == 0 ? ring::Verdict::nack : ring::Verdict::ack);
+        }
+      }
+      if (round == 0) world.tick();
+    }
+    shm::Environment::hook = nullptr;
+    now_ns = world.now_ns + 5'000'000;
+    world.x.reset();
+  }
+};
+
+// Recovers a copy, lets the shards tick and step, each until it dies, and answers what becomes of the bus. `points`: how many
+// each has when it does not die.
+std::string after_deaths(const BusyBus& bus, const std::array<std::uint64_t, 2>& die_before, std::size_t first,
+                         std::size_t shards, std::array<std::uint64_t, 2>* points = nullptr) {
+  const auto copy = bus.world.directory->clone();
+  ShardHook clock;
+  clock.clock = &bus.now_ns;
+  shm::Environment::hook = &clock;
+  auto x = World::start(*copy, 2);
+  CountingHolder holder;
+  x->set_holder(&holder);
+  for (const std::size_t k : {first, 1 - first}) {
+    ShardHook hook;
+    hook.clock = &bus.now_ns;
+    hook.die_before = die_before[k];
+    try {
+      shm::Environment::hook = &hook;
+      x->shards()[k]->tick(bus.now_ns);
+      while (x->shards()[k]->step(bus.now_ns)) {
+      }
+    } catch (const Death&) {
+    }
+    if (points != nullptr) (*points)[k] = hook.points;
+  }
+  shm::Environment::hook = &clock;
+  x.reset();
+  x = World::start(*copy, shards);
+  check_found_sound(*x);
+  const std::string digest = bus_digest(*x, *copy);
+  x.reset();
+  shm::Environment::hook = nullptr;
+  return digest;
+}
+
+}  // namespace
+
+// Neither has anything that the other one looks at: topics are defined, no ids, no letters.
+TEST_CASE("two transactions that are open together are finished alike, whichever was opened first") {
+  const Depth depth;
+  const BusyBus bus;
+  constexpr std::uint64_t never = ~std::uint64_t{0};
+  std::array<std::uint64_t, 2> points{};
+  const std::string whole = after_deaths(bus, {never, never}, 0, 2, &points);
+  CHECK(after_deaths(bus, {never, never}, 1, 2) == whole);
+  REQUIRE(points[0] > 100);
+  REQUIRE(points[1] > 100);
+  const std::uint64_t stride = (depth.deep ? 1 : 13) * depth.stride();
+  std::uint64_t played = 0;
+  for (std::uint64_t m = 0; m < points[0]; m += stride) {
+    for (std::uint64_t n = m % 7; n < points[1]; n += stride) {
+      CAPTURE(m);
+      CAPTURE(n);
+      const std::size_t shards = shards_after(++played);
+      CHECK(difference(after_deaths(bus, {m, n}, 0, shards), after_deaths(bus, {m, n}, 1, shards)) == "");
+    }
+  }
+  std::printf("two orders: points %llu and %llu, %llu pairs\n", printed(points[0]), printed(points[1]),
+              printed(played));
+}
