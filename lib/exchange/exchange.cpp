@@ -37,7 +37,8 @@ Exchange::Exchange(shm::Directory& directory, control::AccessRules access, std::
   page_->state.store(static_cast<std::uint32_t>(shm::ExchangeState::recovering), std::memory_order_relaxed);
   page_->generation.store(generation_, std::memory_order_relaxed);  // relaxed: for people and messages
   served_ns_ = page_->served_ns.load(std::memory_order_relaxed);    // relaxed: as above
-  fence_required_ = page_->fence_required.load(std::memory_order_relaxed) != 0;  // relaxed: as above; its client may live
+  fence_required_ =
+      page_->fence_required.load(std::memory_order_relaxed) != 0;  // relaxed: as above; its client may live
 
   peers_->topics = std::make_unique<control::TopicTable>(directory, generation_);
   publishers_.resize(shm::max_publishers);

@@ -97,7 +97,7 @@ class ShardsScenario {
   void held(Step step) {
     try {
       shm::Environment::hook = hook_ != nullptr ? static_cast<shm::EnvironmentHook*>(hook_) : &clock_;
-      const auto hold = x_->hold_shards();
+      const exchange::ShardHold hold(x_->peers());
       step();
       shm::Environment::hook = nullptr;
     } catch (const Death&) {
@@ -187,7 +187,7 @@ class ShardsScenario {
   }
 
   void connect() {
-    const auto hold = x_->hold_shards();
+    const exchange::ShardHold hold(x_->peers());
     const std::uint64_t client = x_->new_client();
     SubscriptionOptions ids;
     ids.name = event_ids_name;
@@ -288,7 +288,7 @@ class ShardsScenario {
     held([&] { x_->detach_member(x_->find_queue("all")->lane); });
     exchange::Queue* queue = x_->find_queue("all");
     if (queue->lane.has_member()) held([&] { x_->detach_member(queue->lane); });
-    const auto hold = x_->hold_shards();
+    const exchange::ShardHold hold(x_->peers());
     forgotten_[0].clear();
     SubscriptionOptions options = queue->options;
     options.patterns.clear();
@@ -304,7 +304,7 @@ class ShardsScenario {
       if (ingress != nullptr) x_->detach_publisher(*ingress);
     });
     for (int i = 0; i < 3; ++i) drain_all();
-    const auto hold = x_->hold_shards();
+    const exchange::ShardHold hold(x_->peers());
     exchange::Ingress* ingress = x_->find_publisher(publishers_[1]->slot(), publishers_[1]->incarnation());
     if (ingress != nullptr) x_->detach_publisher(*ingress);
     publishers_[1].emplace(*directory_, x_->attach_publisher(x_->new_client(), "two", 4096));
@@ -323,7 +323,7 @@ class ShardsScenario {
   }
 
   void begin_offline() {
-    const auto hold = x_->hold_shards();
+    const exchange::ShardHold hold(x_->peers());
     SubscriptionOptions options = x_->find_queue("offline")->options;
     members_[2].emplace(*directory_, x_->attach_member(x_->new_client(), options, false, {}));
   }

@@ -279,7 +279,7 @@ TEST_CASE("with shards on threads, structure changes only while all are held, by
   world.x->set_holder(&holder);
   exchange::Exchange& follower = *world.x->shards()[1];
   {
-    const auto hold = world.x->hold_shards();
+    const exchange::ShardHold hold(world.x->peers());
     world.x->detach_publisher(*world.x->find_publisher(publisher.slot(), publisher.incarnation()));
   }
   world.x->tick(world.now_ns += ms);
@@ -292,7 +292,7 @@ TEST_CASE("with shards on threads, structure changes only while all are held, by
   follower.tick(world.now_ns += ms);
   CHECK(holder.calls == 2);  // it is on its way
   {
-    const auto hold = world.x->hold_shards();
+    const exchange::ShardHold hold(world.x->peers());
     world.x->look_after_shards(world.now_ns);
   }
   CHECK(holder.holds == 2);
@@ -321,7 +321,7 @@ TEST_CASE("dead letters of any shard's subscriptions go to their topic, and from
     for (CoreMember& member : members) reject_all(member);
     world.tick();
     {
-      const auto hold = world.x->hold_shards();
+      const exchange::ShardHold hold(world.x->peers());
       world.x->look_after_shards(world.now_ns);
     }
     if (i % 3 == 0) world.run(i & 1);
