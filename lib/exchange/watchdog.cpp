@@ -155,12 +155,14 @@ std::uint64_t Exchange::served_at(std::uint64_t now_ns) const noexcept {
 
 // A tick that is late, or the first one, does not count as a long one: X was stopped or away, or the machine slept.
 void Exchange::serve(std::uint64_t now_ns) {
+  served_ns_ = served_at(now_ns);
   if (shard_ != 0) {
-    // relaxed: the lead's word, which only grows
+    // The lead's is what a successor goes on with. This one may be ahead of it, by what the lead alone could not run, and
+    // never goes back: what was taken a moment ago would have timed out.
+    // relaxed: a time
     served_ns_ = std::max(served_ns_, page_->served_ns.load(std::memory_order_relaxed));
     return;
   }
-  served_ns_ = served_at(now_ns);
   // relaxed: X's own word; before the marks that this tick makes, so that no mark is of the future
   page_->served_ns.store(served_ns_, std::memory_order_relaxed);
 }
