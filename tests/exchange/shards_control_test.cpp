@@ -224,3 +224,38 @@ TEST_CASE("members come to the subscriptions of any shard, leave them, and take 
     if (round == 1) world.restart();
   }
 }
+
+TEST_CASE("letters wait for room in their ring until every shard has read those before them") {
+  for (const std::size_t late : {0u, 1u}) {
+    CAPTURE(late);
+    Sharded world;
+    SubscriptionOptions options = exact();
+    options.ring_bytes = 1 << 20;
+    if (late == 0) world.blocker("other", "nothing");
+    options.dead_letter_topic = "dead";
+    auto orders = world.member("orders", {"orders"}, options);
+    options.dead_letter_topic.clear();
+    auto watch = world.reader("watch", {"dead"}, options);
+    CHECK(world.shard_of("orders") == 1 - late);
+    CHECK(world.shard_of("watch") == late);
+    auto publisher = world.publisher("p", 16 << 20);
+    const std::string filler(100'000, 'x');
+    constexpr int letters = 60;  // the ring of the exchange's own publisher holds some forty
+    exchange::Exchange& early = *world.x->shards()[1 - late];
+    for (int i = 0; i < letters; ++i) {
+      REQUIRE(publisher.publish("orders", std::to_string(i) + filler));
+      world.run(1 - late);
+      for (Seen seen; orders.take(seen);) orders.reject(seen.entry, "no");
+      early.tick(world.now_ns += 5 * ms);
+      world.run(1 - late);
+    }
+    CHECK(world.queue("orders").block.dead_events == letters);
+    int got = 0;
+    for (int i = 0; i < 2 * letters && got < letters; ++i) {
+      world.tick();
+      for (const std::string& text : watch.read()) CHECK(text == std::to_string(got++) + filler);
+    }
+    CHECK(got == letters);
+    world.stat();
+  }
+}

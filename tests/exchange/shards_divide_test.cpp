@@ -186,3 +186,31 @@ TEST_CASE("what recovery has found is reported, also where the bus is divided be
   CHECK(world.lines_with("set aside") == 1);
   CHECK(world.x->find_queue("b") == nullptr);
 }
+
+TEST_CASE("what a shard did last is not done again when a subscription comes back to it") {
+  Sharded world;
+  auto busy = world.reader("busy", {"#"});
+  auto moves = world.reader("moves", {"a"});
+  auto publisher = world.publisher("p");
+  for (int i = 0; i < 5; ++i) publisher.publish("b", "x");
+  publisher.publish("a", "1");
+  world.run();
+  Seen seen;
+  REQUIRE(moves.member.take(seen));
+  moves.member.reject(seen.entry, "no");
+  world.tick();
+  CHECK(world.shard_of("moves") == 1);
+  world.restart(1);
+  publisher.publish("a", "2");
+  world.run();
+  CHECK(moves.read() == Texts{"2"});
+  world.restart(2);
+  CHECK(world.shard_of("moves") == 1);
+  check_found_sound(*world.x);
+  CHECK(world.lines_with("redo") == 0);
+  world.tick();
+  const auto row = row_of(world.stat(), "moves");
+  CHECK(row["dead_lettered"] == 1);
+  CHECK(row["dlq_size"] == 1);
+  CHECK(row["acked"] == 1);
+}

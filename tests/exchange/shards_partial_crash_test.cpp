@@ -170,3 +170,53 @@ TEST_CASE("two transactions that are open together are finished alike, whichever
   std::printf("two orders: points %llu and %llu, %llu pairs\n", printed(points[0]), printed(points[1]),
               printed(played));
 }
+
+// A note that is there before the lead has come by its event is found by the other shards, whatever a later lead would say.
+TEST_CASE("a lead that dies while it finds a duplicate is taken at its word, also when the id has expired") {
+  std::uint64_t noted = 0;
+  for (std::uint64_t point = 0, died = 1; died != 0; ++point) {
+    CAPTURE(point);
+    died = 0;
+    Sharded world;
+    SubscriptionOptions options;
+    options.name = event_ids_name;
+    options.patterns = {"o"};
+    options.ttl = std::chrono::milliseconds(100);
+    world.x->create_subscription(options, false);
+    auto follower = world.reader("f", {"#"});
+    auto lead = world.reader("l", {"#"});
+    CHECK(world.shard_of("f") == 1);
+    CHECK(world.shard_of("l") == 0);
+    auto publisher = world.publisher("p");
+    world.tick();
+    publisher.headers = with_id("1");
+    CHECK(publisher.publish("o", "1"));
+    world.run();
+    CHECK(publisher.publish("o", "again"));
+    ShardHook hook;
+    hook.clock = &world.now_ns;
+    hook.die_before = point;
+    shm::Environment::hook = &hook;
+    try {
+      world.x->step(world.now_ns);
+      shm::Environment::hook = nullptr;
+    } catch (const Death&) {
+      shm::Environment::hook = nullptr;
+      died = 1;
+    }
+    check_sound(*world.directory);
+    world.x.reset();
+    world.x = World::start(*world.directory, 2);
+    tick_all(*world.x, world.now_ns += 200'000'000);
+    tick_all(*world.x, world.now_ns += 200'000'000);
+    world.run();
+    const Texts texts = lead.read();
+    CHECK(follower.read() == texts);
+    CHECK((texts.size() == 1 || texts.size() == 2));
+    const auto row = world.publisher_row("p");
+    CHECK(row["routed"] == texts.size());
+    CHECK(row["duplicates"] == 2 - texts.size());
+    noted += died != 0 && texts.size() == 1 ? 1 : 0;
+  }
+  CHECK(noted > 2);
+}
