@@ -26,7 +26,7 @@ struct Partial {
 
 class ShardsScenario {
   static constexpr int subscriptions = 5;
-  static constexpr int rounds = 7;
+  static constexpr int rounds = 6;
   // By the order in which they are made shards 1, 0, 1, 0 and 1 have them; @ids, which is made first, is the lead's.
   static constexpr const char* names[subscriptions] = {"all", "tiny", "offline", "once", "watch"};
 
@@ -57,8 +57,8 @@ class ShardsScenario {
       now_ns_ += 6'000'000;
       turn([&](exchange::Exchange& shard) { shard.tick(now_ns_); });
       look_after();
-      if (round_ == 4) leave();
-      if (round_ == 5) change_publisher();
+      if (round_ == 3) leave();
+      if (round_ == 4) change_publisher();
     }
     for (int quiet = 0; round_ < rounds + 14 || (quiet < 4 && round_ < rounds + 80); ++round_) {
       drain_all();
@@ -239,7 +239,7 @@ class ShardsScenario {
   void consume() {
     for (int i = 0; i < subscriptions; ++i) {
       if (!members_[i]) continue;
-      if (i == 1 && round_ < 5) continue;  // the tiny one is slow: its ring fills and its backlog is used
+      if (i == 1 && round_ < 4) continue;  // the tiny one is slow: its ring fills and its backlog is used
       CoreMember& member = *members_[i];
       if (i == 3) member.release();
       for (Seen seen; member.take(seen);) {
