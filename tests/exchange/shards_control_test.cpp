@@ -259,3 +259,22 @@ TEST_CASE("letters wait for room in their ring until every shard has read those 
     world.stat();
   }
 }
+
+TEST_CASE("the served time of a shard never goes back, whatever the lead's is, and comes up with it") {
+  Sharded world;
+  world.run();
+  exchange::Exchange& lead = *world.x;
+  exchange::Exchange& follower = *world.x->shards()[1];
+  lead.tick(world.now_ns);
+  follower.tick(world.now_ns);
+  const std::uint64_t later_ns = world.now_ns + 4'000'000;
+  const std::uint64_t told = follower.served_at(later_ns);
+  follower.tick(later_ns);  // the lead has not ticked since
+  CHECK(follower.served_at(later_ns) == told);
+  for (int i = 0; i < 10; ++i) {  // the follower stands still meanwhile
+    world.now_ns += 10'000'000;
+    lead.tick(world.now_ns);
+  }
+  follower.tick(world.now_ns);
+  CHECK(follower.served_at(world.now_ns) >= lead.served_at(world.now_ns));
+}
