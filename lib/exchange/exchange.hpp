@@ -69,7 +69,6 @@ class Exchange {
 
   /// True if tick() has something to wait for: unsettled deliveries, backlogs, clients that can't ring.
   [[nodiscard]] bool needs_tick() const noexcept;
-
   /// Before sleeping: asks every client to ring. False: there is work, do not sleep.
   bool prepare_park();
   void unpark();
@@ -196,6 +195,7 @@ class Exchange {
   bool divide(std::size_t shards);
   void say_polled(Ingress& ingress, bool polled);
   void find_quarantined();
+  void drain_all(const Ingress& ingress);
 
   // route.cpp
   bool drain(Ingress& ingress, std::uint64_t now_ns, std::uint64_t until, bool redoing);

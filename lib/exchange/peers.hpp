@@ -10,12 +10,9 @@
 //  4. Of all shards, one transaction at most writes the ring of dead letters: it is announced only while all are held.
 #pragma once
 
-#include <atomic>
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <mutex>
-#include <optional>
 #include <string>
 #include <unordered_map>
 #include <vector>

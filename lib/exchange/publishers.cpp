@@ -69,14 +69,7 @@ PublisherGrant Exchange::open_publisher(std::uint64_t client, const std::string&
   }
   if (found != nullptr && found->ring_page != nullptr) {
     if (found->closing && !found->quarantined) {
-      // The earlier holder is gone: what it committed is routed first, so that order holds. Shards may wait for each other.
-      bool moved = true;
-      while (std::exchange(moved, false)) {
-        for_each_shard([found, &moved](Exchange& shard) {
-          Ingress& ingress = *shard.publishers_[found->slot];
-          while (ingress.reader.readable() && shard.drain(ingress, 0, 0, false)) moved = true;
-        });
-      }
+      drain_all(*found);  // the earlier holder is gone: what it committed is routed first, so that order holds
       if (read_by_all(*found)) retire_ingress(*found);
     } else if (found->closing) {
       retire_ingress(*found);
@@ -118,7 +111,10 @@ PublisherGrant Exchange::open_publisher(std::uint64_t client, const std::string&
   const std::uint64_t old = found->incarnation;
   const std::string ring_file = ingress_name(found->slot, incarnation);
   const std::string cursor_file = cursor_name(found->slot, incarnation);
-  shm::IngressBlock block = found->block;  // totals and sequence go on
+  shm::IngressBlock block = found->block;      // totals and sequence go on
+  for_each_shard([&](const Exchange& shard) {  // of a ring that was damaged, one may have read more than the lead
+    block.sequence = std::max(block.sequence, shard.publishers_[found->slot]->block.sequence);
+  });
   block.consumed = 0;
   {
     const shm::Segment ring = shm::Segment::create(

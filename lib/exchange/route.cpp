@@ -174,8 +174,11 @@ bool Exchange::define_topic(Ingress& ingress, const RecordHeader& header, const 
 
 void Exchange::quarantine(Ingress& ingress, const std::string& why) {
   ingress.quarantined = true;
-  ingress.first().quarantined.store(1, std::memory_order_relaxed);  // relaxed: a notice, nothing depends on its order
-  note("publisher " + ingress.name + ": quarantined: " + (ingress.ring_segment.cut_short() ? cut_short : why));
+  // relaxed: a notice, nothing depends on its order
+  const bool known = ingress.first().quarantined.load(std::memory_order_relaxed) != 0;
+  ingress.first().quarantined.store(1, std::memory_order_relaxed);  // relaxed: as above
+  if (!known)
+    note("publisher " + ingress.name + ": quarantined: " + (ingress.ring_segment.cut_short() ? cut_short : why));
 }
 
 }  // namespace ackring::exchange

@@ -13,6 +13,23 @@
 
 namespace ackring::exchange {
 
+namespace {
+
+// Is there a shard without a subscription, while another has two? A death while a bus was divided may leave that.
+bool is_lopsided(const Peers& peers) {
+  std::array<std::size_t, shm::max_shards> count{};
+  for (const auto& queue : peers.queues) {
+    if (queue && queue->role == Role::ordinary) ++count[queue->shard];
+  }
+  bool idle = false;
+  for (std::size_t shard = 0; shard < peers.shards.size(); ++shard) {
+    idle = idle || (peers.shards[shard] != nullptr && count[shard] == 0);
+  }
+  return idle && *std::max_element(count.begin(), count.end()) > 1;
+}
+
+}  // namespace
+
 ShardHold::ShardHold(Peers& peers) : peers_(peers) {
   if (peers_.holder == nullptr || peers_.held++ != 0) return;
   peers_.holder->hold_all();
@@ -86,16 +103,27 @@ void Exchange::look_after_shards(std::uint64_t now_ns) {
   find_quarantined();
 }
 
-// A ring in which one shard has found damage is not read by any other, either.
+// A ring in which one shard has found damage is not read by any other, either, but for what they may still read before it.
 void Exchange::find_quarantined() {
-  if (alone()) return;
-  for_each_shard([](Exchange& shard) {
-    for (const auto& ingress : shard.publishers_) {
-      if (!ingress || ingress->cursor_page == nullptr) continue;
-      // relaxed: a notice, and all shards are held
-      ingress->quarantined = ingress->first().quarantined.load(std::memory_order_relaxed) != 0;
-    }
-  });
+  for (std::size_t slot = 0; !alone() && slot < publishers_.size(); ++slot) {
+    const Ingress* ingress = publishers_[slot].get();
+    if (ingress == nullptr || ingress->ring_page == nullptr) continue;
+    // relaxed: a notice, and all shards are held
+    if (ingress->first().quarantined.load(std::memory_order_relaxed) == 0) continue;
+    drain_all(*ingress);
+    for_each_shard([slot](Exchange& shard) { shard.publishers_[slot]->quarantined = true; });
+  }
+}
+
+// What is left in the ring of one who is gone. Shards may wait for each other.
+void Exchange::drain_all(const Ingress& ingress) {
+  bool moved = true;
+  while (std::exchange(moved, false)) {
+    for_each_shard([&ingress, &moved](Exchange& shard) {
+      Ingress& same = *shard.publishers_[ingress.slot];
+      while (same.reader.readable() && shard.drain(same, 0, 0, false)) moved = true;
+    });
+  }
 }
 
 void Exchange::set_fence_required(bool required) noexcept {
@@ -166,7 +194,7 @@ bool Exchange::divide(std::size_t shards) {
   const std::uint32_t wanted = (1u << shards) - 1;
   std::uint32_t had = 0;
   for_each_shard([&had](const Exchange& shard) { had |= 1u << shard.shard_; });
-  if (had == wanted) return false;
+  if (had == wanted && !is_lopsided(*peers_)) return false;
   if (!are_level()) {
     note(
         "the bus keeps the shards of the exchange before this one: they have not come equally far; a start after a "

@@ -174,8 +174,8 @@ TEST_CASE("shards that sleep are woken by publishers, by acks and by the end of 
     CHECK(row_of(stat, "s0").at("shard") != row_of(stat, "s1").at("shard"));
     Publisher publisher = bus.publisher({.name = "p"});
     const auto begin = std::chrono::steady_clock::now();
-    constexpr int rounds = 20;
-    for (int round = 0; round < rounds; ++round) {
+    constexpr int wake_ups = 20;
+    for (int round = 0; round < wake_ups; ++round) {
       std::this_thread::sleep_for(3ms);  // longer than anybody yields
       REQUIRE(publisher.publish("t", Bytes{}) == Outcome::ok);
       for (Subscriber& subscriber : subscribers) {
@@ -193,7 +193,7 @@ TEST_CASE("shards that sleep are woken by publishers, by acks and by the end of 
       }
     }
     // A wake-up that is lost shows as a park of a second, and there would be many.
-    CHECK(std::chrono::steady_clock::now() - begin < rounds * 500ms);
+    CHECK(std::chrono::steady_clock::now() - begin < wake_ups * 500ms);
     scene.stop();
   }
 }
