@@ -104,6 +104,17 @@ void Exchange::activate(Queue& queue) {
   active_.push_back(&queue);
 }
 
+// Of a ring that this shard has read: so have the others, as far as one can tell while they run?
+bool Exchange::passed_by_all(const Ingress& ingress) const {
+  bool passed = true;
+  for_each_shard([&](const Exchange& shard) {
+    // relaxed: a hint; what follows from it is done while all are held
+    const std::uint64_t consumed = ingress.cursor_page->shards[shard.shard_].consumed.load(std::memory_order_relaxed);
+    passed = passed && consumed == ingress.block.consumed;
+  });
+  return passed;
+}
+
 bool Exchange::step(std::uint64_t now_ns) {
   clock_ns_ = now_ns;
   waits_for_shard_ = false;
@@ -186,7 +197,7 @@ void Exchange::tick(std::uint64_t now_ns) {
   for (std::size_t slot = 0; shard_ == 0 && slot < publishers_.size(); ++slot) {
     Ingress* ingress = publishers_[slot].get();
     if (ingress == nullptr || !ingress->closing || ingress->ring_page == nullptr) continue;
-    if (!ingress->quarantined && ingress->reader.readable()) continue;
+    if (!ingress->quarantined && (ingress->reader.readable() || !passed_by_all(*ingress))) continue;
     if (alone() || (may_change() && (ingress->quarantined || read_by_all(*ingress)))) retire_ingress(*ingress);
   }
   rest_quiet_rings(now_ns);

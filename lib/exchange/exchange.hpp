@@ -149,8 +149,7 @@ class Exchange {
   /// The clock from which the delay of a retry counts: read after the verdict was seen, so that a thread that stands still
   /// between both makes it longer and not shorter. Without one, the time of the tick counts.
   void set_retry_clock(std::uint64_t (*clock)()) noexcept;
-  /// Instead of full_ring_grace_ns.
-  void set_full_ring_grace(std::uint64_t ns) noexcept;
+  void set_full_ring_grace(std::uint64_t ns) noexcept;  // instead of full_ring_grace_ns
   /// Some process of the bus has no membarrier: from now on, hot sides fence.
   void set_fence_required(bool required) noexcept;
 
@@ -191,6 +190,7 @@ class Exchange {
   void change_routes(const Queue& queue, const std::vector<std::string>& patterns, bool add);
   [[nodiscard]] std::size_t shard_for(const SubscriptionOptions& options, StartFrom from) const;
   [[nodiscard]] bool read_by_all(const Ingress& ingress) const;
+  [[nodiscard]] bool passed_by_all(const Ingress& ingress) const;
   [[nodiscard]] bool are_level() const;
   bool divide(std::size_t shards);
   void say_polled(Ingress& ingress, bool polled);

@@ -153,7 +153,11 @@ void ShardThreads::serve(Runner& runner) {
       backoff.found();
       continue;
     }
-    if (backoff.wait() != shm::Backoff::Step::park) continue;
+    const bool yields = backoff.slow();
+    if (yields) running.unlock();  // the host need not wait until this thread has its turn again
+    const shm::Backoff::Step step = backoff.wait();
+    if (yields) running.lock();
+    if (wanted() || step != shm::Backoff::Step::park) continue;
     runner.asleep.store(1, std::memory_order_relaxed);  // relaxed: a hint; the bells of clients are the guarantee
     if (exchange::prepare_park(runner.shards)) {
       const std::uint64_t most_ns = exchange::needs_tick(runner.shards) ? tick_ns : idle_tick_ns;

@@ -48,13 +48,32 @@ class Exchange(Programs):
             done = subprocess.run([ARGUMENTS.exchange, *arguments], capture_output=True, check=True)
             self.assertIn(b"ackring-exchange", done.stdout)
         for arguments in (["--bogus"], ["--wait", "sometimes"], ["--socket-mode", "999"], ["--socket-group", "no such"],
-                          ["--cpu", "-1"], ["--cpu", "100000"], ["--bus", "a/b"], ["--bus", ".."]):
+                          ["--cpu", "-1"], ["--cpu", "100000"],
+                          ["--cpu", "0,100000"], ["--shards", "0"], ["--shards", "5"], ["--shards", "two"], ["--bus", "a/b"], ["--bus", ".."]):
             done = subprocess.run([ARGUMENTS.exchange, *arguments], env=self.environment, capture_output=True,
                                   timeout=PATIENCE, check=False)
             self.assertEqual((done.returncode, done.stderr.count(b"\n")), (2, 1), (arguments, done.stderr))
         self.exchange("--bus", "other", "--wait", "park", "--cpu", "0", "--socket-mode", "0660")
         self.tool("ping", "--bus", "other")
         self.assertEqual(os.stat(f"{self.directory}/other/exchange.sock").st_mode & 0o777, 0o660)
+
+    def test_shards(self):
+        for shards in (1, 3, 2):
+            process = self.exchange("--shards", str(shards), "--cpu", "0,0")
+            if shards == 1:
+                for name in ("a", "b", "c"):
+                    self.tool("subscription", "create", name, "#")
+                self.assertNotIn(b"shards", self.tool("stat"))
+            self.tool("pub", "t", "x")
+            stat = json.loads(self.tool("stat", "--json"))
+            self.assertEqual(stat["exchange"]["shards"], shards)
+            self.assertEqual(len({row["shard"] for row in stat["subscriptions"]}), shards)
+            process.send_signal(signal.SIGTERM)
+            self.finish(process)
+        self.assertIn(b"2 shards", self.tool("stat"))
+        self.tool("doctor")
+        for row in json.loads(self.tool("stat", "--json"))["subscriptions"]:
+            self.assertEqual((row["matched"], row["queued"]), (3, 3))
 
     def test_damage_is_told(self):
         process = self.exchange()

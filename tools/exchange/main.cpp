@@ -117,7 +117,8 @@ int serve(const Options& options) {
   shm::check_name("bus", options.bus);
   exchange::HostOptions host_options;
   if (!options.access.empty()) host_options.access = read_access_file(options.access);
-  if (!options.cpus.empty()) pin_to_cpu(options.cpus.front());
+  for (auto cpu = options.cpus.rbegin(); cpu != options.cpus.rend(); ++cpu)
+    pin_to_cpu(*cpu);  // each is one; the first stays
   struct sigaction action {};
   action.sa_handler = on_stop_signal;
   ::sigaction(SIGTERM, &action, nullptr);

@@ -73,6 +73,7 @@ std::string stat_text(const nlohmann::json& document) {
                                  exchange.at("state").get<std::string>());
   if (exchange.at("state") != "stopped")
     text += fmt::format(", pid {}, up {:.1f} s", exchange.at("pid").dump(), exchange.value("uptime_s", 0.0));
+  if (exchange.at("shards") != 1) text += fmt::format(", {} shards", exchange.at("shards").dump());
   text += fmt::format(", generation {}\n\n", exchange.at("generation").dump());
 
   std::vector<std::string> titles = {"PUBLISHER",   ">COMMITTED", ">ROUTED",        ">UNROUTABLE",
