@@ -65,6 +65,7 @@ TEST_CASE("damage to headers, the page of the exchange, publishers and topics is
            }},
           put_in("state", "exchange", offsetof(shm::ExchangeSegment, state), u32{9}),
           put_in("fence_required", "exchange", offsetof(shm::ExchangeSegment, fence_required), u32{2}),
+          put_in("shards", "exchange", offsetof(shm::ExchangeSegment, shards), u32{1u << shm::max_shards}),
           put_in("generation", "exchange", offsetof(shm::ExchangeSegment, generation), u64{0}),
           put_in("next_client", "exchange", offsetof(shm::ExchangeSegment, next_client), u64{0}),
           put_in("next_file", "exchange", offsetof(shm::ExchangeSegment, next_file), u64{1}),
@@ -99,6 +100,8 @@ TEST_CASE("damage to headers, the page of the exchange, publishers and topics is
              return copy.pub_ring;
            }},
           put("quarantined", &Copy::pub_cursor, of_cursor(offsetof(ShardCursor, quarantined)), u64{2}),
+          put("not_polled", &Copy::pub_cursor, of_cursor(offsetof(ShardCursor, not_polled)),
+              u32{1u << shm::max_shards}),
           put("topics", &Copy::pub_cursor, of_cursor(offsetof(ShardCursor, topics)), huge),
           put("consumed", &Copy::pub_cursor, of_cursor(offsetof(ShardCursor, consumed)), huge),
           put("sink", &Copy::pub_cursor, of_cursor(offsetof(ShardCursor, sink)) + 8, u64{1}),

@@ -28,6 +28,11 @@ TEST_CASE("damage to a subscription's definition, counters and logs is found") {
                    copy.copy(copy.plain + ".json", copy.keyed + ".json");
                    return copy.keyed + ".json";
                  }},
+                {"shard",
+                 [](const Copy& copy) {
+                   copy.put(copy.plain + ".state", offsetof(shm::SubscriptionSegment, shard), u64{2});
+                   return copy.plain + ".state";
+                 }},
                 count("books", offsetof(SubscriptionBlock, matched)),
                 count("books", offsetof(SubscriptionBlock, purged)),
                 count("books", offsetof(SubscriptionBlock, dropped_too_large)),
