@@ -87,9 +87,19 @@ Holdings look(const std::string& bus_directory, pid_t exchange) {
   for ([[maybe_unused]] const auto& entry : std::filesystem::directory_iterator(process + "/fd", gone)) {
     ++holdings.descriptors;
   }
+  // Each thread beside the first has one to be woken by, and each shard maps the rings of publishers for itself. How many
+  // there are is another number with each exchange.
+  for (const auto& entry : std::filesystem::directory_iterator(process + "/task", gone)) {
+    if (entry.path().filename() != std::to_string(exchange) && holdings.descriptors != 0) --holdings.descriptors;
+  }
+  std::set<std::string> rings;
   std::ifstream maps(process + "/maps");
   for (std::string line; std::getline(maps, line);) {
-    if (line.find(bus_directory) != std::string::npos) ++holdings.mappings;
+    const std::size_t at = line.find(bus_directory);
+    if (at == std::string::npos) continue;
+    const std::string file = line.substr(at + bus_directory.size());
+    const bool ring = file.find("/pub.") == 0 && file.find(".ring.") != std::string::npos;
+    if (!ring || rings.insert(file).second) ++holdings.mappings;
   }
   for (const auto& entry : std::filesystem::directory_iterator(bus_directory, gone)) {
     struct stat status {};
