@@ -1,14 +1,11 @@
 // Clients that break the rules, at an exchange that serves: their connections are closed with a reason, and what they ask
 // for without end holds up nobody (F23, F25, F26, F46). Many processes: tests/processes/hostile_test.cpp.
 #include <doctest/doctest.h>
-#include <stdlib.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include <array>
 #include <atomic>
-#include <filesystem>
-#include <memory>
 #include <random>
 #include <string>
 #include <thread>
@@ -16,9 +13,9 @@
 
 #include "ackring/ackring.hpp"
 #include "lib/control/socket.hpp"
-#include "lib/exchange/host.hpp"
 #include "lib/shm/format.hpp"
 #include "lib/shm/segment.hpp"
+#include "tests/client/hosted_bus.hpp"
 
 using namespace ackring;
 using namespace std::chrono_literals;
@@ -26,30 +23,7 @@ using control::Json;
 
 namespace {
 
-struct Scene {
-  Scene() { REQUIRE(::mkdtemp(path.data()) != nullptr); }
-  ~Scene() {
-    stop();
-    std::filesystem::remove_all(path);
-  }
-  void start() {
-    exchange::HostOptions options;
-    options.guard_bus_errors = true;
-    host = std::make_unique<exchange::Host>(std::make_shared<shm::FileDirectory>(path + "/b", true), "b", options);
-    thread = std::thread([this] { host->run(); });
-  }
-  void stop() {
-    if (!host) return;
-    host->stop();
-    thread.join();
-    host.reset();
-  }
-  [[nodiscard]] Bus bus() const { return Bus::open("b", {.directory = path, .exchange = ExchangeMode::require}); }
-
-  std::string path = "/tmp/ackring-hostile-test-XXXXXX";
-  std::unique_ptr<exchange::Host> host;
-  std::thread thread;
-};
+using Scene = test::HostedBus;
 
 // A client that speaks the protocol by itself, and has files of its own.
 struct RawClient {

@@ -1,11 +1,9 @@
 // An exchange of four shards on threads of their own, and clients on others that publish, take and operate all the while: for
 // ThreadSanitizer above all. What the shards do to events: tests/exchange/shards_test.cpp.
 #include <doctest/doctest.h>
-#include <stdlib.h>
 
 #include <atomic>
 #include <cstring>
-#include <filesystem>
 #include <map>
 #include <memory>
 #include <string>
@@ -15,7 +13,7 @@
 #include <nlohmann/json.hpp>
 
 #include "ackring/ackring.hpp"
-#include "lib/exchange/host.hpp"
+#include "tests/client/hosted_bus.hpp"
 
 using namespace ackring;
 using namespace std::chrono_literals;
@@ -23,31 +21,13 @@ using Json = nlohmann::json;
 
 namespace {
 
-struct Scene {
-  Scene() { REQUIRE(::mkdtemp(path.data()) != nullptr); }
-  ~Scene() {
-    stop();
-    std::filesystem::remove_all(path);
-  }
-  void start(std::size_t shards, Wait wait = Wait::adaptive) {
+struct Scene : test::HostedBus {
+  void begin(std::size_t shards, Wait wait = Wait::adaptive) {
     exchange::HostOptions options;
     options.shards = shards;
     options.wait = wait;
-    options.guard_bus_errors = true;
-    host = std::make_unique<exchange::Host>(std::make_shared<shm::FileDirectory>(path + "/b", true), "b", options);
-    thread = std::thread([this] { host->run(); });
+    start(options);
   }
-  void stop() {
-    if (!host) return;
-    host->stop();
-    thread.join();
-    host.reset();
-  }
-  [[nodiscard]] Bus bus() const { return Bus::open("b", {.directory = path, .exchange = ExchangeMode::require}); }
-
-  std::string path = "/tmp/ackring-shards-test-XXXXXX";
-  std::unique_ptr<exchange::Host> host;
-  std::thread thread;
 };
 
 Json row_of(const Json& stat, const std::string& name) {
@@ -97,7 +77,7 @@ void consume(const Scene& scene, const std::string& name, std::uint64_t events, 
 
 TEST_CASE("four shards on threads: publishers, members and operators at once lose nothing, and the books agree") {
   Scene scene;
-  scene.start(4);
+  scene.begin(4);
   constexpr unsigned publishers = 3;
   constexpr unsigned subscriptions = 6;
   constexpr std::uint64_t events = 1500;
@@ -166,7 +146,7 @@ TEST_CASE("four shards on threads: publishers, members and operators at once los
 TEST_CASE("shards that sleep are woken by publishers, by acks and by the end of a delay") {
   for (const Wait wait : {Wait::park, Wait::adaptive}) {
     Scene scene;
-    scene.start(3, wait);
+    scene.begin(3, wait);
     Bus bus = scene.bus();
     std::vector<Subscriber> subscribers;
     for (int i = 0; i < 3; ++i) subscribers.push_back(bus.subscribe(everything("s" + std::to_string(i))));
@@ -202,7 +182,7 @@ TEST_CASE("another number of shards at each start: subscriptions and what waits 
   Scene scene;
   std::uint64_t published = 0;
   for (const std::size_t shards : {2u, 4u, 1u, 3u, 2u}) {
-    scene.start(shards);
+    scene.begin(shards);
     Bus bus = scene.bus();
     if (published == 0) {
       for (int i = 0; i < 5; ++i) bus.create_subscription(everything("s" + std::to_string(i)));
@@ -218,7 +198,7 @@ TEST_CASE("another number of shards at each start: subscriptions and what waits 
     for (int i = 0; i < 5; ++i) CHECK(row_of(stat, "s" + std::to_string(i)).at("queued") == published);
     scene.stop();
   }
-  scene.start(2);
+  scene.begin(2);
   for (int i = 0; i < 5; ++i) {
     Bus bus = scene.bus();
     Subscriber subscriber = bus.subscribe(everything("s" + std::to_string(i)));
