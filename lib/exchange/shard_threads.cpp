@@ -63,6 +63,7 @@ bool prepare_park(const std::vector<Exchange*>& shards) {
 }  // namespace
 
 ShardThreads::ShardThreads(Exchange& lead, ShardThreadOptions options) : lead_(lead), options_(std::move(options)) {
+  called_.store(1, std::memory_order_relaxed);  // relaxed: no thread yet. Recovery may have left something to say.
   for (std::size_t i = 1; i < options_.threads; ++i) {
     runners_.push_back(std::make_unique<Runner>());
     runners_.back()->event = shm::UniqueFd(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
@@ -212,7 +213,8 @@ bool ShardThreads::step(std::uint64_t now_ns, bool lead_moved) {
 
 void ShardThreads::tick(std::uint64_t now_ns) {
   for (Exchange* shard : own_) shard->tick(now_ns);
-  if (called_.load(std::memory_order_relaxed) == 0) return;  // relaxed: the mutex orders the rest
+  // relaxed: the mutex orders the rest. Where there is one thread, nobody has to call it.
+  if (!runners_.empty() && called_.load(std::memory_order_relaxed) == 0) return;
   called_.store(0, std::memory_order_relaxed);  // relaxed: who calls from here on is heard at the next tick
   const ShardHold held(lead_.peers());
   for (const auto& runner : runners_) {

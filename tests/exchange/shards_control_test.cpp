@@ -1,5 +1,6 @@
 // Shards, stepped by hand: what the lead is asked about subscriptions of others, and what it does to them.
 #include "ackring/error.hpp"
+#include "lib/exchange/shard_threads.hpp"
 #include "tests/exchange/retry_world.hpp"
 #include "tests/exchange/shards_world.hpp"
 
@@ -277,4 +278,27 @@ TEST_CASE("the served time of a shard never goes back, whatever the lead's is, a
   }
   follower.tick(world.now_ns);
   CHECK(follower.served_at(world.now_ns) >= lead.served_at(world.now_ns));
+}
+
+TEST_CASE("what a shard had to say before its threads began is heard, and where all are on one thread, too") {
+  for (const std::size_t threads : {1u, 2u}) {
+    CAPTURE(threads);
+    Sharded world;
+    auto publisher = world.publisher("p");
+    auto ring = shm::Segment::attach(*world.directory,
+                                     exchange::Exchange::ingress_name(publisher.slot(), publisher.incarnation()),
+                                     shm::SegmentKind::ingress_ring, shm::Access::read_write);
+    ring.as<shm::IngressRing>()->tail.store(8, std::memory_order_release);
+    world.run(1);
+    CHECK(world.lines_with("quarantined") == 0);
+    exchange::ShardThreadOptions options;
+    options.threads = threads;
+    options.wake_host = [] {};
+    exchange::ShardThreads running(*world.x, options);
+    CHECK(running.needs_tick());
+    running.tick(world.now_ns);
+    running.stop();
+    CHECK(world.x->publishers()[publisher.slot()]->quarantined);
+    CHECK(world.lines_with("quarantined") == 1);
+  }
 }
