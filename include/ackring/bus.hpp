@@ -51,6 +51,10 @@ class Bus {
   /// what they have not taken yet waits at the head of the queue. Lasts over restarts. Throws Error: not_found, …
   void pause_subscription(std::string_view name);
   void resume_subscription(std::string_view name);
+  /// Orders the circuit breakers of the subscription's handlers (include/ackring/event_bus.hpp) to be open or closed, until
+  /// `automatic` leaves it to them again. Lasts over restarts of theirs and of the exchange; they look every 100 ms at least.
+  /// Throws Error: not_found, …
+  void order_breaker(std::string_view name, BreakerOrder order);
   /// What is not in flight goes for good: queued events, and those that wait for a retry; not dead letters. Answers how
   /// many events that were. Throws Error: not_found, …
   std::uint64_t purge_subscription(std::string_view name);

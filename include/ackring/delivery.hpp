@@ -19,7 +19,8 @@ namespace ackring {
 
 namespace client {
 class Member;
-}
+struct Access;
+}  // namespace client
 
 using Bytes = std::span<const std::byte>;
 using Headers = std::vector<std::pair<std::string, std::string>>;
@@ -35,7 +36,7 @@ inline Bytes as_bytes(std::string_view text) noexcept {
 /// Verdicts and extend() may be called from any thread, one thread at a time per Delivery; views must not be used after
 /// the verdict unless detached. A Delivery may outlive its Subscriber; its verdicts then answer Outcome::stale.
 ///
-/// A verdict (ack, nack, reject) is final. Each answers Outcome::ok; Outcome::stale if there is one already (given here,
+/// A verdict (ack, nack, reject, give_back) is final. Each answers Outcome::ok; Outcome::stale if there is one already (given here,
 /// or by Subscriber::ack_through), or if the Subscriber is gone; or Outcome::closed if the subscription was removed, or
 /// this is the child of a fork. At-most-once deliveries are settled when they are taken: verdicts change nothing.
 class Delivery {
@@ -77,6 +78,13 @@ class Delivery {
   /// Not done: deliver it again after `delay`, in place of the back-off. Rounded up to milliseconds; 0 or less: at once;
   /// at most 16,777,214 ms (4 h 39 min), longer ones become that.
   Outcome nack(Nanoseconds delay) noexcept;
+  /// The same as nack(), with a reason for people: the subscription's `last_errors` in `shmtool stat` have it, and where this
+  /// was the last attempt, the dead letter. Of more than 119 bytes the first 119, as that of reject().
+  Outcome nack(std::string_view reason) noexcept;
+  Outcome nack(int) = delete;  // a bare number has no unit
+  /// Not done, and not tried: the delivery goes back as if it had not been taken, without counting as an attempt. It comes
+  /// again after `delay` (as that of nack()), or, with 0 and in ordered subscriptions, as the next one. A verdict.
+  Outcome give_back(Nanoseconds delay = Nanoseconds{0}) noexcept;
   /// Can't be done, ever: no further attempt. The reason, for people, is kept with the dead letter: of more than 119
   /// bytes the first 119 (no half UTF-8 character), control characters as '?'. It is lost, the reject is not, where more
   /// than 64 reasons are given before the exchange looks, which it does at least once a tick.
@@ -92,6 +100,7 @@ class Delivery {
 
  private:
   friend class client::Member;
+  friend struct client::Access;
   friend class Subscriber;
   [[nodiscard]] const std::byte* readable() const noexcept;
   Outcome decided(Outcome outcome) noexcept;

@@ -59,6 +59,13 @@ enum class Pending {
   drop,         ///< they go with it
 };
 
+/// What an operator wants of a subscription's circuit breakers.
+enum class BreakerOrder {
+  automatic,  ///< they open and close by themselves
+  open,       ///< nothing is handled
+  closed,     ///< everything is handled, however often that fails
+};
+
 /// How a side that has nothing to do waits.
 enum class Wait {
   adaptive,  ///< spin shortly, yield the core for about as long as the last waits took, then sleep until woken

@@ -37,7 +37,10 @@ class Subscriber {
   Outcome ack(const DeliveryView& view) noexcept;
   Outcome nack(const DeliveryView& view) noexcept;
   Outcome nack(const DeliveryView& view, Nanoseconds delay) noexcept;
+  Outcome nack(const DeliveryView& view, std::string_view reason) noexcept;
+  Outcome nack(const DeliveryView& view, int) = delete;
   Outcome reject(const DeliveryView& view, std::string_view reason = {}) noexcept;
+  Outcome give_back(const DeliveryView& view, Nanoseconds delay = Nanoseconds{0}) noexcept;
   /// As Delivery::extend(). From any thread at any time, also while another one gives the verdict.
   Outcome extend(const DeliveryView& view, Nanoseconds duration) noexcept;
   [[nodiscard]] std::string_view topic(const DeliveryView& view) const noexcept;
@@ -56,6 +59,7 @@ class Subscriber {
 
  private:
   friend class Bus;
+  friend struct client::Access;
   explicit Subscriber(std::shared_ptr<client::Member> member) noexcept;
   std::shared_ptr<client::Member> member_;
 };

@@ -114,6 +114,12 @@ void Bus::resume_subscription(std::string_view name) {
   (void)connection_->request({{"op", "subscription_resume"}, {"name", name}});
 }
 
+void Bus::order_breaker(std::string_view name, BreakerOrder order) {
+  control::check_subscription_name(name);
+  const char* text = order == BreakerOrder::open ? "open" : order == BreakerOrder::closed ? "closed" : "auto";
+  (void)connection_->request({{"op", "subscription_breaker"}, {"name", name}, {"order", text}});
+}
+
 std::uint64_t Bus::purge_subscription(std::string_view name) {
   control::check_subscription_name(name);
   return client::reply_field<std::uint64_t>(connection_->request({{"op", "subscription_purge"}, {"name", name}}).body,

@@ -160,14 +160,18 @@ Outcome Delivery::decided(Outcome outcome) noexcept {
   return outcome;
 }
 
-Outcome Delivery::ack() noexcept {
-  return member_ ? decided(member_->verdict(entry_, ring::Verdict::ack)) : Outcome::stale;
-}
+Outcome Delivery::ack() noexcept { return member_ ? decided(member_->ack(entry_, record_)) : Outcome::stale; }
 Outcome Delivery::nack() noexcept {
   return member_ ? decided(member_->verdict(entry_, ring::Verdict::nack)) : Outcome::stale;
 }
 Outcome Delivery::nack(Nanoseconds delay) noexcept {
   return member_ ? decided(member_->nack(entry_, delay)) : Outcome::stale;
+}
+Outcome Delivery::nack(std::string_view reason) noexcept {
+  return member_ ? decided(member_->nack(entry_, reason)) : Outcome::stale;
+}
+Outcome Delivery::give_back(Nanoseconds delay) noexcept {
+  return member_ ? decided(member_->give_back(entry_, delay)) : Outcome::stale;
 }
 Outcome Delivery::reject(std::string_view reason) noexcept {
   return member_ ? decided(member_->reject(entry_, reason)) : Outcome::stale;

@@ -2,7 +2,6 @@
 // where nobody does.
 #include <errno.h>
 #include <poll.h>
-#include <pthread.h>
 #include <signal.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -12,6 +11,7 @@
 #include <utility>
 
 #include "lib/client/connection.hpp"
+#include "lib/client/thread.hpp"
 #include "lib/shm/environment.hpp"
 #include "lib/shm/park.hpp"
 #include "lib/shm/system_error.hpp"
@@ -23,26 +23,6 @@ constexpr int first_pause_ms = 1;
 constexpr int longest_pause_ms = 16;  // a look at a socket that nobody serves costs some microseconds
 // An endpoint that could not be resumed for lack of something is tried again after this time, as is a post.
 constexpr int retry_pause_ms = 100;
-
-// A thread of the library: the program's signals are for the program's threads; a fault is for the thread that makes it.
-template <class Body>
-std::thread start_thread(const char* name, Body body) {
-  sigset_t all;
-  sigset_t before;
-  ::sigfillset(&all);
-  ::sigdelset(&all, SIGBUS);
-  ::pthread_sigmask(SIG_SETMASK, &all, &before);
-  std::thread thread;
-  try {
-    thread = std::thread(std::move(body));
-  } catch (const std::system_error& error) {
-    ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
-    throw shm::system_error("thread", "can't start it", error.code().value());
-  }
-  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
-  ::pthread_setname_np(thread.native_handle(), name);
-  return thread;
-}
 
 void pause_ms(int ms) { ::poll(nullptr, 0, ms); }
 

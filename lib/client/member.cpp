@@ -59,6 +59,7 @@ void Member::join(const SubscriptionOptions& options) {
   const SubscriptionOptions effective =
       control::options_from_json(name_, options.patterns, reply_field<Json>(reply.body, "options"));
   start.at_most_once = effective.guarantee == Guarantee::at_most_once;
+  ack_timeout_ns_ = static_cast<std::uint64_t>(effective.ack_timeout.count());
   try {
     take_over(reply, start);
   } catch (...) {
@@ -97,6 +98,7 @@ void Member::adopt(shm::Segment ring, shm::Segment ack_page, shm::Bell bell, std
   ring_ = ring_segment_.as<const shm::MemberRing>();
   page_ = ack_segment_.as<shm::AckPage>();
   ack_ = ring::AckWriter(page_);
+  sampler_.measure_into(ack_.latency());
   reader_ = ring::RingReader(ring_segment_.data() + records_offset(ring_->slots), ring_->ring_bytes, &ring_->tail,
                              start.position);
   fence_required_ = &view_->segment().fence_required;
@@ -149,6 +151,7 @@ bool Member::wait_for_record(Nanoseconds timeout) {
     shm::barrier_for_parker();
     const bool there = reader_.peek() != nullptr;
     if (!there) (void)bell_.wait(std::min(deadline - now, longest_park_ns));
+    sampler_.slept();
     ack_.parked().store(0, std::memory_order_relaxed);  // relaxed: a late look costs one ring of the bell
     backoff_.woke(shm::Environment::now_ns());
   }
@@ -253,6 +256,22 @@ void Member::advance_released() {
   // relaxed: see detached()
   detached_count_.store(static_cast<std::uint32_t>(detached_.size()), std::memory_order_relaxed);
   ack_.released(entry);
+}
+
+void Member::show_breaker(shm::BreakerState state, std::uint32_t failures, std::uint64_t since_ns,
+                          std::uint64_t opened) {
+  if (!guard_.open()) return;
+  // relaxed, to the end: notices for people, of which each is true by itself
+  page_->breaker_failures.store(failures, std::memory_order_relaxed);
+  page_->breaker_since_ns.store(since_ns, std::memory_order_relaxed);
+  page_->breaker_opened.store(opened, std::memory_order_relaxed);
+  page_->breaker.store(static_cast<std::uint32_t>(state), std::memory_order_relaxed);
+}
+
+shm::BreakerOrder Member::breaker_order() const noexcept {
+  if (!guard_.open()) return shm::BreakerOrder::none;
+  // relaxed: a word by itself
+  return static_cast<shm::BreakerOrder>(ring_->breaker_order.load(std::memory_order_relaxed));
 }
 
 Json Member::resume_request() const {

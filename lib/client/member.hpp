@@ -19,6 +19,7 @@
 #include "ackring/subscriber.hpp"
 #include "lib/client/connection.hpp"
 #include "lib/client/endpoint.hpp"
+#include "lib/client/sampler.hpp"
 #include "lib/client/use_guard.hpp"
 #include "lib/ring/ack_table.hpp"
 #include "lib/ring/spsc_ring.hpp"
@@ -52,10 +53,13 @@ class Member final : public Endpoint {
   [[nodiscard]] std::size_t take_batch(std::span<DeliveryView> out, Nanoseconds timeout);
   [[nodiscard]] Outcome verdict(std::uint64_t entry, ring::Verdict verdict,
                                 std::uint32_t delay_ms = ring::delay_default);
+  [[nodiscard]] Outcome ack(std::uint64_t entry, const std::byte* record);
   [[nodiscard]] Outcome nack(std::uint64_t entry, Nanoseconds delay);
+  [[nodiscard]] Outcome nack(std::uint64_t entry, std::string_view reason);
+  [[nodiscard]] Outcome give_back(std::uint64_t entry, Nanoseconds delay);
   [[nodiscard]] Outcome reject(std::uint64_t entry, std::string_view reason);
   [[nodiscard]] Outcome extend(std::uint64_t entry, Nanoseconds duration);
-  [[nodiscard]] Outcome ack_through(std::uint64_t entry);
+  [[nodiscard]] Outcome ack_through(std::uint64_t entry, const std::byte* record = nullptr);
   /// The entry's view in the ring is not used any more, though it has no verdict yet.
   void detached(std::uint64_t entry);
 
@@ -64,7 +68,18 @@ class Member final : public Endpoint {
   [[nodiscard]] int fd();
   [[nodiscard]] Outcome flush(Nanoseconds timeout);
   [[nodiscard]] const std::string& name() const noexcept { return name_; }
+  /// Says what the circuit breaker before the member's handler is at. One thread at a time.
+  void show_breaker(shm::BreakerState state, std::uint32_t failures, std::uint64_t since_ns, std::uint64_t opened);
+  /// What an operator wants of it. Any thread.
+  [[nodiscard]] shm::BreakerOrder breaker_order() const noexcept;
   [[nodiscard]] bool closed() const noexcept { return !guard_.open(); }
+
+  [[nodiscard]] bool at_most_once() const noexcept { return at_most_once_; }
+  [[nodiscard]] std::uint64_t ack_timeout_ns() const noexcept { return ack_timeout_ns_; }
+  /// Is there anything to take? The taking thread's. As at a take, views of at-most-once deliveries end.
+  [[nodiscard]] bool readable();
+  /// Nobody takes for a while: where fd() is polled, the next delivery rings. True: there is one already.
+  [[nodiscard]] bool arm();
 
   // For the keeper.
   [[nodiscard]] Json resume_request() const override;
@@ -77,7 +92,6 @@ class Member final : public Endpoint {
   [[nodiscard]] std::size_t collect(std::span<DeliveryView> out);
   [[nodiscard]] std::size_t give_back_revoked(std::span<DeliveryView> taken, std::uint64_t revoked);
   [[nodiscard]] bool wait_for_record(Nanoseconds timeout);
-  [[nodiscard]] bool arm();
   void disarm();
   void notify_exchange() {
     shm::fence_for_waker(fence_required());
@@ -99,6 +113,7 @@ class Member final : public Endpoint {
   ring::RingReader reader_;
   std::uint64_t entry_ = 0;  // of the next record
   ring::AckWriter ack_;
+  Sampler sampler_;
   shm::AckPage* page_ = nullptr;
   const shm::MemberRing* ring_ = nullptr;
   const shm::Word32* fence_required_ = nullptr;
@@ -117,6 +132,7 @@ class Member final : public Endpoint {
   shm::Segment ack_segment_;
   std::string name_;
   bool ephemeral_ = false;
+  std::uint64_t ack_timeout_ns_ = 0;
   std::uint64_t subscription_ = 0;
   std::uint64_t ack_incarnation_ = 0;
 

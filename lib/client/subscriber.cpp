@@ -29,6 +29,13 @@ inline void Member::begin_take() {
   }
 }
 
+bool Member::readable() {
+  if (!guard_.open()) return false;
+  if (reader_.peek() != nullptr) return true;
+  begin_take();
+  return false;
+}
+
 // Takes what is there, up to out.size() entries. 0: nothing (or it was all revoked).
 inline std::size_t Member::collect(std::span<DeliveryView> out) {
   // On copies, which stay in registers: the views might alias the members.
@@ -46,6 +53,7 @@ inline std::size_t Member::collect(std::span<DeliveryView> out) {
   const std::uint64_t first = entry_;
   entry_ = entry;
   ack_.taken(entry);
+  sampler_.taken(first, entry, out[0].record);
   shm::fence_for_waker(fence_required());
   // relaxed: only the number counts, nothing is read by it; ordered behind `taken` by the fence and by X's barrier
   const std::uint64_t revoked = ring_->revoked.load(std::memory_order_relaxed);
@@ -119,8 +127,33 @@ Outcome Member::verdict(std::uint64_t entry, ring::Verdict verdict, std::uint32_
   return Outcome::ok;
 }
 
+Outcome Member::ack(std::uint64_t entry, const std::byte* record) {
+  const Outcome outcome = may_decide(entry);
+  if (outcome != Outcome::ok || at_most_once_) [[unlikely]]
+    return outcome;
+  // Before the verdict, after which the record may be another one; so it may be now, if there was a verdict.
+  if (sampler_.wants(entry) && !ack_.decided(entry)) [[unlikely]]
+    sampler_.acked(entry, record);
+  if (!ack_.verdict(entry, ring::Verdict::ack)) [[unlikely]]
+    return Outcome::stale;
+  decided();
+  return Outcome::ok;
+}
+
 Outcome Member::nack(std::uint64_t entry, Nanoseconds delay) {
   return verdict(entry, ring::Verdict::nack, milliseconds_of(delay));
+}
+
+Outcome Member::nack(std::uint64_t entry, std::string_view reason) {
+  const Outcome outcome = may_decide(entry);
+  if (outcome != Outcome::ok || at_most_once_) return outcome;
+  if (!ack_.nack(entry, reason)) return Outcome::stale;
+  decided();
+  return Outcome::ok;
+}
+
+Outcome Member::give_back(std::uint64_t entry, Nanoseconds delay) {
+  return verdict(entry, ring::Verdict::give_back, milliseconds_of(delay));
 }
 
 Outcome Member::reject(std::uint64_t entry, std::string_view reason) {
@@ -138,13 +171,14 @@ Outcome Member::extend(std::uint64_t entry, Nanoseconds duration) {
   return ack_.extend(entry, milliseconds_of(duration)) ? Outcome::ok : Outcome::stale;
 }
 
-Outcome Member::ack_through(std::uint64_t entry) {
+Outcome Member::ack_through(std::uint64_t entry, const std::byte* record) {
   const Outcome outcome = may_decide(entry);
   if (outcome != Outcome::ok || at_most_once_) [[unlikely]]
     return outcome;
   const std::uint64_t taken = page_->taken.load(std::memory_order_relaxed);  // relaxed: only this process writes it
   if (static_cast<std::int64_t>(taken - entry) <= 0) [[unlikely]]
     return Outcome::stale;
+  sampler_.acked_through(ack_.acked_through(), entry, record);
   ack_.ack_through(entry + 1);
   decided();
   return Outcome::ok;
@@ -190,12 +224,12 @@ std::size_t Subscriber::take_batch(std::span<DeliveryView> out, Nanoseconds time
 
 Outcome Subscriber::ack_through(const DeliveryView& last) noexcept {
   if (!member_) return Outcome::closed;
-  return last.record != nullptr ? member_->ack_through(last.entry) : Outcome::stale;
+  return last.record != nullptr ? member_->ack_through(last.entry, last.record) : Outcome::stale;
 }
 
 Outcome Subscriber::ack(const DeliveryView& view) noexcept {
   if (!member_) return Outcome::closed;
-  return view.record != nullptr ? member_->verdict(view.entry, ring::Verdict::ack) : Outcome::stale;
+  return view.record != nullptr ? member_->ack(view.entry, view.record) : Outcome::stale;
 }
 
 Outcome Subscriber::nack(const DeliveryView& view) noexcept {
@@ -206,6 +240,16 @@ Outcome Subscriber::nack(const DeliveryView& view) noexcept {
 Outcome Subscriber::nack(const DeliveryView& view, Nanoseconds delay) noexcept {
   if (!member_) return Outcome::closed;
   return view.record != nullptr ? member_->nack(view.entry, delay) : Outcome::stale;
+}
+
+Outcome Subscriber::nack(const DeliveryView& view, std::string_view reason) noexcept {
+  if (!member_) return Outcome::closed;
+  return view.record != nullptr ? member_->nack(view.entry, reason) : Outcome::stale;
+}
+
+Outcome Subscriber::give_back(const DeliveryView& view, Nanoseconds delay) noexcept {
+  if (!member_) return Outcome::closed;
+  return view.record != nullptr ? member_->give_back(view.entry, delay) : Outcome::stale;
 }
 
 Outcome Subscriber::reject(const DeliveryView& view, std::string_view reason) noexcept {

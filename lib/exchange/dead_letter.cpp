@@ -36,6 +36,8 @@ bool Exchange::bury(Lane& lane, std::uint64_t entry, const Failure& failure, con
   std::string reason = "max_deliveries";
   if (failure.cause == shm::DeliveryState::rejected) {
     reason = failure.reason.empty() ? "rejected" : "rejected: " + failure.reason;
+  } else if (failure.cause == shm::DeliveryState::nacked && !failure.reason.empty()) {
+    reason += ": " + failure.reason;  // of the last attempt
   } else if (!failure.reason.empty()) {
     reason = failure.reason;
   }

@@ -169,7 +169,7 @@ bool Exchange::hand_over(Queue& queue, bool& moved) {
     Lane* to = behind ? nullptr : member_for(queue, *record, record->bytes);
     if (to != nullptr) {
       hand(*from, entry, *to);
-    } else if (!set_aside(*from, entry)) {
+    } else if (!set_aside(*from, entry, !from->has_member())) {
       return false;
     }
     moved = true;

@@ -257,7 +257,7 @@ void SubscriptionLook::check_ack_words(const Ring& ring, const shm::AckPage& pag
     if (ahead > 0 || none_yet) {
       look_.violation(ring.ack.name(), "word",
                       "the word of slot " + number(slot) + " is of a delivery that was not taken");
-    } else if (ring::AckWord::verdict(word) > ring::Verdict::returned) {
+    } else if (ring::AckWord::verdict(word) > ring::last_verdict) {
       look_.violation(ring.ack.name(), "verdict",
                       "the word of slot " + number(slot) + " has a verdict that nobody has defined");
     } else {

@@ -282,7 +282,7 @@ class Exchange {
   // operate.cpp
   void set_flags(Queue& queue, bool paused, bool ending, bool burying);
   bool bring_back(Queue& queue);
-  bool set_aside(Lane& lane, std::uint64_t entry);
+  bool set_aside(Lane& lane, std::uint64_t entry, bool let_go, std::uint64_t due_ns = 0);
   static void wait_first(Queue& queue, const shm::RecordHeader& record, std::uint64_t position);
 
   // dispatch_by_key.cpp

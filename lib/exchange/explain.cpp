@@ -74,9 +74,11 @@ void add_flight(Json& body, const Lane& lane, std::uint64_t entry, const Times& 
     body["reason"] = "taken, and its member asked for more time";
   }
   const Verdict verdict = lane.acks.valid() ? lane.acks.verdict(entry) : Verdict::none;
-  if (verdict == Verdict::nack || verdict == Verdict::reject) {
-    body["reason"] = verdict == Verdict::nack ? "it was nacked, and there is no room yet for where it has to go"
-                                              : "it was rejected, and there is no room in the dead-letter log";
+  if (ring::is_final(verdict) && verdict != Verdict::ack && verdict != Verdict::returned) {
+    body["reason"] = verdict == Verdict::reject ? "it was rejected, and there is no room in the dead-letter log"
+                     : verdict == Verdict::give_back
+                         ? "its member gave it back, and there is no room yet for where it has to go"
+                         : "it was nacked, and there is no room yet for where it has to go";
   } else if (over && (extension == lane.extended.end() || extension->second.count == 0)) {
     body["reason"] = "its time is over, and there is no room yet for where it has to go";
   } else if (until != 0) {

@@ -6,6 +6,7 @@
 #include "ackring/error.hpp"
 #include "lib/control/subscription_codec.hpp"
 #include "lib/exchange/exchange.hpp"
+#include "lib/exchange/latency.hpp"
 #include "lib/exchange/sound.hpp"
 #include "lib/shm/versioned.hpp"
 
@@ -55,6 +56,9 @@ void Exchange::create_ring(Lane& lane) {
                          page->slots = slots;
                          page->number = lane.number;
                          page->start_entry = lane.entries;
+                         // relaxed: nobody knows the file yet, and X alone writes the other one
+                         page->breaker_order.store(queue.state->breaker_order.load(std::memory_order_relaxed),
+                                                   std::memory_order_relaxed);  // relaxed: as above
                          page->blocks[0].floor_entry = lane.entries;
                        });
   lane.ring_incarnation = incarnation;
@@ -237,7 +241,7 @@ void Exchange::detach_member(Lane& lane) {
       set_state(lane, entry, shm::DeliveryState::acked, true);
     } else {
       const ring::AckSeen seen = lane.acks.seen(entry);
-      const bool refused = seen.verdict == ring::Verdict::nack || seen.verdict == ring::Verdict::reject;
+      const bool refused = ring::is_final(seen.verdict) && seen.verdict != ring::Verdict::returned;
       if (refused && fail(lane, entry, failure_of(lane, entry, seen), now_ns)) continue;
       Failure failure;
       failure.cause = shm::DeliveryState::member_died;
@@ -252,6 +256,7 @@ void Exchange::detach_member(Lane& lane) {
   lane.extended.clear();
   pass_decided(lane, lane.taken);
   lane.taken = lane.floor_entry;  // what else it passed had been taken back, and was not handed out
+  if (!queue.ephemeral) keep_latency(queue, lane);
   shm::Environment::at(shm::CrashPoint::leave_member);
   lane.ring_page->ack_page.store(0, std::memory_order_release);  // release(ring.ack_page): everything taken is decided
   lane.ring_page->client.store(0, std::memory_order_relaxed);    // relaxed: means nothing without ack_page

@@ -52,28 +52,35 @@ bool Exchange::bring_back(Queue& queue) {
     const bool nobodys = lane.has_ring && !lane.has_member() && !lane.leaving;
     const bool gone = nobodys && (queue.dispatched() || queue.paused);
     for (std::uint64_t entry = lane.floor_entry; all && entry != lane.entries; ++entry) {
-      if (lane.state_of(entry) == 0 && (gone || lane.is_returned(entry))) all = set_aside(lane, entry);
+      if (lane.state_of(entry) == 0 && (gone || lane.is_returned(entry)))
+        all = set_aside(lane, entry, !lane.has_member());
     }
   });
   return all;
 }
 
-bool Exchange::set_aside(Lane& lane, std::uint64_t entry) {
+// Its attempt counts as not begun. It goes before the backlog, or, with `due_ns`, comes when that time has come.
+bool Exchange::set_aside(Lane& lane, std::uint64_t entry, bool let_go, std::uint64_t due_ns) {
   Queue& queue = *lane.queue;
   const ring::EventParts event = ring::parts(lane.record_of(entry));
   const Attempt attempt = attempt_of(event);
   Later later;
   later.untaken = true;
+  later.due_ns = due_ns;
   if (!queue.retry.reserve(rewritten_bytes(event, attempt, &later))) return false;
   Failure back;
   back.cause = DeliveryState::returned;
-  back.let_go = !lane.has_member();
+  back.let_go = let_go;
   shm::Environment::at(shm::CrashPoint::pause_set_aside);
   begin(TransactionKind::set_aside, queue.id, entry, moved_to(lane, back.state_byte()));
   const std::uint64_t position = append_retry(queue, event, attempt, later);
   commit_sinks();
   set_state(lane, entry, back.cause, back.let_go);
-  wait_first(queue, *event.header, position);
+  if (due_ns != 0) {
+    queue.due.push({due_ns, position});
+  } else {
+    wait_first(queue, *event.header, position);
+  }
   return true;
 }
 

@@ -7,6 +7,7 @@
 #include "ackring/error.hpp"
 #include "lib/control/subscription_codec.hpp"
 #include "lib/exchange/dead_letter_files.hpp"
+#include "lib/exchange/latency.hpp"
 #include "lib/exchange/service.hpp"
 #include "lib/exchange/snapshot.hpp"
 #include "lib/shm/lock.hpp"
@@ -289,6 +290,8 @@ Reply Service::subscription(Client& client, const std::string& op, const Json& r
     exchange_.pause(*queue);
   } else if (op == "subscription_resume") {
     exchange_.resume(*queue);
+  } else if (op == "subscription_breaker") {
+    order_breakers(*queue, order_named(request.at("order").get<std::string>()));
   } else if (op == "subscription_purge") {
     reply.body["purged"] = exchange_.purge(*queue, shm::Environment::now_ns());
   } else {

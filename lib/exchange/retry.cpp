@@ -36,6 +36,14 @@ std::uint64_t Exchange::back_off_ns(const SubscriptionOptions& options, std::uin
 // the delivery stays as it is; the next tick tries again.
 bool Exchange::fail(Lane& lane, std::uint64_t entry, const Failure& failure, std::uint64_t now_ns) {
   Queue& queue = *lane.queue;
+  const auto due_after = [this, now_ns](std::uint64_t delay_ns) {
+    const bool counts_from_now = delay_ns != 0 && retry_clock_ != nullptr;
+    return delay_ns + (counts_from_now ? std::max(now_ns, retry_clock_()) : now_ns);
+  };
+  if (failure.cause == DeliveryState::returned) {  // given back; where there is an order to keep, it is the next again
+    const bool at_once = failure.delay_ns == 0 || queue.options.ordered || queue.options.ordered_by_key;
+    return set_aside(lane, entry, failure.let_go, at_once ? 0 : due_after(failure.delay_ns));
+  }
   const ring::EventParts event = ring::parts(lane.record_of(entry));
   Attempt attempt = attempt_of(event);
   end_attempt(attempt, failure.cause, now_ns);
@@ -53,8 +61,7 @@ bool Exchange::fail(Lane& lane, std::uint64_t entry, const Failure& failure, std
   Later later;
   const std::uint64_t delay_ns =
       failure.delay_ns == default_delay ? back_off_ns(queue.options, attempt.used()) : failure.delay_ns;
-  const bool counts_from_now = delay_ns != 0 && retry_clock_ != nullptr;
-  later.due_ns = delay_ns + (counts_from_now ? std::max(now_ns, retry_clock_()) : now_ns);
+  later.due_ns = due_after(delay_ns);
   later.entry = entry;
   later.ring = lane.ring_incarnation;
   const std::uint64_t bytes = rewritten_bytes(event, attempt, &later);

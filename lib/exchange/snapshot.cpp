@@ -9,6 +9,8 @@
 #include "lib/control/subscription_codec.hpp"
 #include "lib/exchange/exchange.hpp"
 #include "lib/exchange/host.hpp"
+#include "lib/exchange/latency.hpp"
+#include "lib/exchange/snapshot_members.hpp"
 #include "lib/exchange/sound.hpp"
 #include "lib/shm/utf8.hpp"
 #include "lib/shm/versioned.hpp"
@@ -88,6 +90,11 @@ Json describe(const SubscriptionView& view) {
   std::uint64_t in_flight = 0;
   std::uint64_t delivered = block.delivered;
   std::uint64_t oldest = block.matched + 1;  // smallest delivery number that is not settled
+  std::uint64_t oldest_ns = 0;               // when the first of those that were found was published
+  const auto unsettled = [&oldest, &oldest_ns](const shm::RecordHeader& record) {
+    oldest = std::min(oldest, record.delivery);
+    if (oldest_ns == 0 || record.published_ns < oldest_ns) oldest_ns = record.published_ns;
+  };
   const bool at_most_once = view.options->guarantee == Guarantee::at_most_once;
   for (const LaneView& lane : view.lanes) {
     for (std::size_t i = 0; i < totals.size(); ++i) totals[i] += lane.ring_block.totals[i];
@@ -114,14 +121,14 @@ Json describe(const SubscriptionView& view) {
         ++totals[index(DeliveryState::acked)];
       } else {
         ++(taken ? in_flight : queued);
-        oldest = std::min(oldest, header->delivery);
+        unsettled(*header);
       }
     }
   }
   if (block.backlog_events != 0) {
     // First deliveries are in order; redelivered, requeued and delayed ones may stand anywhere.
     view.walk_backlog([&](const shm::RecordHeader& record) {
-      oldest = std::min(oldest, record.delivery);
+      unsettled(record);
       return block.redelivered != 0 || block.requeued != 0 || block.backlog_expires != 0;
     });
   }
@@ -130,7 +137,7 @@ Json describe(const SubscriptionView& view) {
       const auto* later = ring::parts(reinterpret_cast<const std::byte*>(&record)).later;
       // relaxed: a notice; X is between stores, or dead
       if (later != nullptr && later->state.load(std::memory_order_relaxed) == 0) {
-        oldest = std::min(oldest, record.delivery);
+        unsettled(record);
       }
       return true;
     });
@@ -139,34 +146,40 @@ Json describe(const SubscriptionView& view) {
   if (block.dropped_newest != 0) dropped["drop-newest"] = block.dropped_newest;
   if (block.dropped_oldest != 0) dropped["drop-oldest"] = block.dropped_oldest;
   if (block.dropped_too_large != 0) dropped["too-large"] = block.dropped_too_large;
-  return {{"name", view.options->name},
-          {"patterns", view.options->patterns},
-          {"guarantee", control::to_string(view.options->guarantee)},
-          {"members", view.members},
-          {"shard", view.shard},
-          {"paused", view.paused},
-          {"matched", block.matched},
-          {"delivered", delivered},
-          {"acked", totals[index(DeliveryState::acked)]},
-          {"nacked", totals[index(DeliveryState::nacked)]},
-          {"rejected", totals[index(DeliveryState::rejected)]},
-          {"timed_out", totals[index(DeliveryState::timed_out)]},
-          {"redelivered", block.redelivered},
-          {"requeued", block.requeued},
-          {"late_acks", totals[index(DeliveryState::late_ack)]},
-          {"invalid_acks", view.invalid_acks},
-          {"dead_lettered", block.dead_lettered},
-          {"dropped", dropped},
-          {"expired", block.expired},
-          {"purged", block.purged},
-          {"queued", queued},
-          {"in_flight", in_flight},
-          {"retry_waiting", block.retry_events - block.delayed_events},
-          {"dlq_size", block.dead_events},
-          {"dlq_removed", block.dead_removed},
-          {"last", block.matched},
-          {"committed", oldest - 1},
-          {"lag", block.matched + 1 - oldest}};
+  Json row = {{"name", view.options->name},
+              {"patterns", view.options->patterns},
+              {"guarantee", control::to_string(view.options->guarantee)},
+              {"members", view.members},
+              {"shard", view.shard},
+              {"paused", view.paused},
+              {"matched", block.matched},
+              {"delivered", delivered},
+              {"acked", totals[index(DeliveryState::acked)]},
+              {"nacked", totals[index(DeliveryState::nacked)]},
+              {"rejected", totals[index(DeliveryState::rejected)]},
+              {"timed_out", totals[index(DeliveryState::timed_out)]},
+              {"redelivered", block.redelivered},
+              {"requeued", block.requeued},
+              {"late_acks", totals[index(DeliveryState::late_ack)]},
+              {"invalid_acks", view.invalid_acks},
+              {"dead_lettered", block.dead_lettered},
+              {"dropped", dropped},
+              {"expired", block.expired},
+              {"purged", block.purged},
+              {"queued", queued},
+              {"in_flight", in_flight},
+              {"retry_waiting", block.retry_events - block.delayed_events},
+              {"dlq_size", block.dead_events},
+              {"dlq_removed", block.dead_removed},
+              {"last", block.matched},
+              {"committed", oldest - 1},
+              {"lag", block.matched + 1 - oldest},
+              {"backlog_bytes", block.backlog_bytes},
+              {"retry_bytes", block.retry_bytes},
+              {"dlq_bytes", block.dead_bytes},
+              {"oldest_monotonic_ns", oldest_ns}};
+  row.update(members_part(view));
+  return row;
 }
 
 Json stat_document(const Exchange& exchange, const std::string& bus) {
@@ -188,10 +201,12 @@ Json stat_document(const Exchange& exchange, const std::string& bus) {
     view.shard = queue->shard;
     view.block = queue->block;
     view.invalid_acks = queue->state->invalid_acks.load(std::memory_order_relaxed);  // relaxed: X's own word
+    view.latency = kept_latency(*queue->state);
+    view.breaker_order = breaker_order_of(*queue->state);
     queue->each_lane([&view](const Lane& lane) {
       if (lane.has_ring) {
         view.lanes.push_back({lane.ring_page, lane.ring_block, lane.entries, lane.taken, lane.revoked_from,
-                              lane.revoked_to, lane.acks, 0, 0});
+                              lane.revoked_to, lane.acks, lane.client, 0, 0});
       }
       view.members += lane.has_member() ? 1 : 0;
     });

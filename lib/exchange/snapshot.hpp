@@ -29,6 +29,7 @@ struct LaneView {
   std::uint64_t revoked_from = 0;  // taken back are open entries below revoked_to that are not below revoked_from, …
   std::uint64_t revoked_to = 0;    // … or whose member says so
   ring::AckReader acks;
+  std::uint64_t client = 0;       // of the member; 0: there is none
   std::uint64_t moved_entry = 0;  // source of a move whose copy counts already …
   std::uint8_t moved_state = 0;   // … and what its state byte will be; 0: there is none
 };
@@ -42,6 +43,8 @@ struct SubscriptionView {
   std::uint64_t invalid_acks = 0;
   std::size_t shard = 0;
   bool paused = false;
+  shm::LatencyBlock latency{};  // of members that are gone
+  shm::BreakerOrder breaker_order = shm::BreakerOrder::none;
   /// Call `each` with the records of the log, oldest first, until it answers false. Those of the retry log may have left.
   std::function<void(const RecordVisitor& each)> walk_backlog;
   std::function<void(const RecordVisitor& each)> walk_retry;

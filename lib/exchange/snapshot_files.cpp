@@ -8,7 +8,9 @@
 #include "lib/control/subscription_codec.hpp"
 #include "lib/exchange/exchange.hpp"
 #include "lib/exchange/host.hpp"
+#include "lib/exchange/latency.hpp"
 #include "lib/exchange/snapshot.hpp"
+#include "lib/exchange/snapshot_members.hpp"
 #include "lib/exchange/sound.hpp"
 #include "lib/shm/utf8.hpp"
 #include "lib/shm/versioned.hpp"
@@ -77,6 +79,8 @@ Json describe_files(const shm::Directory& directory, std::uint64_t id, const std
   view.block = shm::read_block(subscription->version, subscription->blocks);
   view.invalid_acks = subscription->invalid_acks.load(std::memory_order_relaxed);  // relaxed: a notice
   view.shard = shard_of(*subscription);
+  view.latency = kept_latency(*subscription);
+  view.breaker_order = breaker_order_of(*subscription);
   const shm::Intent& intent = last_intent(page, view.shard);
   const std::uint64_t n = intent.n.load(std::memory_order_acquire);  // acquire(intent.n): its record
   const bool counted = view.block.n == n;
@@ -101,8 +105,10 @@ Json describe_files(const shm::Directory& directory, std::uint64_t id, const std
       mapped.push_back(shm::Segment::attach_client_file(directory, ack_file, shm::SegmentKind::ack_page,
                                                         ring::ack_page_bytes(lane.ring->slots)));
       // relaxed: published by ack_page
-      if (mapped.back().valid() && lane.ring->client.load(std::memory_order_relaxed) != 0) {
+      const std::uint64_t client = lane.ring->client.load(std::memory_order_relaxed);
+      if (mapped.back().valid() && client != 0) {
         ++view.members;
+        lane.client = client;
         lane.acks = ring::AckReader(mapped.back().as<const shm::AckPage>(), lane.ring->slots);
         const std::uint64_t taken = lane.acks.taken();
         if (taken - lane.taken <= lane.entries - lane.taken) lane.taken = taken;

@@ -59,6 +59,11 @@ Failure Exchange::failure_of(const Lane& lane, std::uint64_t entry, const ring::
   if (seen.verdict == Verdict::reject) {
     failure.cause = DeliveryState::rejected;
     failure.reason = lane.acks.reason(entry, seen.delay);
+  } else if (seen.verdict == Verdict::nack_reason) {
+    failure.reason = lane.acks.reason(entry, seen.delay);
+  } else if (seen.verdict == Verdict::give_back) {
+    failure.cause = DeliveryState::returned;
+    failure.delay_ns = seen.delay != ring::delay_default ? seen.delay * ns_per_ms : 0;
   } else if (seen.verdict == Verdict::nack && seen.delay != ring::delay_default) {
     failure.delay_ns = seen.delay * ns_per_ms;
   }

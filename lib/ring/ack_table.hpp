@@ -5,7 +5,7 @@
 // means nothing. `acked_through` acks many entries with one store. X reading a word is the moment that counts.
 //
 // Ack word: bits 0-3 verdict (0: none), 4-7 count of extensions, 8-31 delay in ms (of a nack; delay_default: the
-// subscription's back-off; of an extension: its duration; of a reject: where its reason is), 32-63 low half of the lap.
+// subscription's back-off; of an extension: its duration; of a reject or a nack_reason: where the reason is), 32-63 low half of the lap.
 //
 // An extension is no verdict: any number may come before it, none after it. An extended entry that `acked_through`
 // passes is acked, like one without a word.
@@ -25,13 +25,26 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "lib/ring/reject_reason.hpp"
 #include "lib/shm/format.hpp"
 
 namespace ackring::ring {
 
-enum class Verdict : std::uint32_t { none = 0, ack = 1, nack = 2, reject = 3, extend = 4, returned = 5 };
+/// returned: X had taken the delivery back before it was taken. give_back: it was taken, and is X's again as if it had not
+/// been. nack_reason: a nack whose delay field says where its reason is, as that of a reject does.
+enum class Verdict : std::uint32_t {
+  none = 0,
+  ack = 1,
+  nack = 2,
+  reject = 3,
+  extend = 4,
+  returned = 5,
+  give_back = 6,
+  nack_reason = 7
+};
+inline constexpr Verdict last_verdict = Verdict::nack_reason;
 
 inline constexpr std::uint32_t delay_default = 0xffffff;
 inline constexpr std::uint32_t max_delay_ms = 0xfffffe;  // 4 h 39 min
@@ -98,7 +111,12 @@ constexpr const char* impossible(const AckMarks& before, const AckMarks& now, st
 constexpr std::size_t ack_page_bytes(std::uint64_t slots) noexcept {
   constexpr std::size_t reasons = shm::reject_reasons * sizeof(shm::RejectReason);
   static_assert(reasons % shm::page_bytes == 0);
-  return reasons_offset(slots) + reasons;
+  return reasons_offset(slots) + reasons + sizeof(shm::MemberLatency);
+}
+
+/// Where what the member measures begins in that file.
+constexpr std::size_t latency_offset(std::uint64_t slots) noexcept {
+  return ack_page_bytes(slots) - sizeof(shm::MemberLatency);
 }
 
 /// The member's side.
@@ -149,6 +167,13 @@ class AckWriter {
     const std::uint32_t where = write_reason(*page_, reasons_, entry, reason);
     return verdict(entry, Verdict::reject, where);  // release(ack.word): the reason as well
   }
+  /// A nack with a reason; it waits as long as the subscription's back-off says. False as above.
+  bool nack(std::uint64_t entry, std::string_view reason) {
+    if (decided(entry)) return false;
+    shm::Environment::at(shm::CrashPoint::verdict_reason);
+    const std::uint32_t where = write_reason(*page_, reasons_, entry, reason);
+    return verdict(entry, Verdict::nack_reason, where);  // release(ack.word): the reason as well
+  }
   /// The entry is being worked on: not final. `duration_ms` counts from X's look at the word, 1 to max_delay_ms (what is
   /// outside is moved to the nearer end). False as above. X can't tell 16 extensions between two looks from none.
   bool extend(std::uint64_t entry, std::uint32_t duration_ms) {
@@ -182,6 +207,9 @@ class AckWriter {
     return AckWord::keeps(word, entry >> shift_);
   }
   [[nodiscard]] shm::Word32& parked() noexcept { return page_->parked; }
+  [[nodiscard]] shm::MemberLatency& latency() noexcept {
+    return *reinterpret_cast<shm::MemberLatency*>(reinterpret_cast<std::byte*>(page_) + latency_offset(page_->slots));
+  }
 
  private:
   static constexpr std::uint64_t forget_laps = std::uint64_t{1} << 30;
@@ -248,7 +276,7 @@ class AckReader {
         words_[entry & mask_].load(std::memory_order_acquire);  // acquire(ack.word): the view's bytes may be reused
     const Verdict verdict = AckWord::verdict(word);
     if (!AckWord::of_lap(word, entry >> shift_) || verdict == Verdict::none) return {};
-    if (verdict > Verdict::returned) [[unlikely]]
+    if (verdict > last_verdict) [[unlikely]]
       return {.undefined = true};
     return {verdict, AckWord::delay(word), AckWord::count(word), false};
   }
@@ -262,6 +290,15 @@ class AckReader {
   [[nodiscard]] std::string reason(std::uint64_t entry, std::uint32_t delay) const {
     return read_reason(reasons_, entry, delay);
   }
+  /// The reasons in the page, the latest first; at most `most`.
+  [[nodiscard]] std::vector<std::string> last_reasons(std::size_t most) const {
+    return read_last_reasons(*page_, reasons_, most);
+  }
+  [[nodiscard]] const shm::AckPage* page() const noexcept { return page_; }
+  [[nodiscard]] const shm::MemberLatency& latency() const noexcept {
+    return *reinterpret_cast<const shm::MemberLatency*>(reinterpret_cast<const std::byte*>(page_) +
+                                                        latency_offset(slots()));
+  }
   /// Does the member sleep?
   [[nodiscard]] bool parked() const noexcept {
     return page_->parked.load(std::memory_order_relaxed) != 0;  // relaxed: ordered by the park protocol (shm/park.hpp)
@@ -270,6 +307,8 @@ class AckReader {
  private:
   const shm::AckPage* page_ = nullptr;
   const shm::Word64* words_ = nullptr;
+  [[nodiscard]] std::uint64_t slots() const noexcept { return mask_ + 1; }
+
   const shm::RejectReason* reasons_ = nullptr;
   std::uint64_t mask_ = 0;
   std::uint32_t shift_ = 0;

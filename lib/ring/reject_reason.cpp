@@ -71,4 +71,18 @@ std::string read_reason(const shm::RejectReason* reasons, std::uint64_t entry, s
   return shm::printable(all.substr(0, all.find_last_not_of('\0') + 1));
 }
 
+std::vector<std::string> read_last_reasons(const shm::AckPage& page, const shm::RejectReason* reasons,
+                                           std::size_t most) {
+  std::vector<std::string> texts;
+  const std::uint64_t begun = page.reasons.load(std::memory_order_relaxed);  // relaxed: a place to begin at
+  for (std::uint64_t back = 1; back <= shm::reject_reasons && back <= begun && texts.size() < most; ++back) {
+    const std::uint64_t index = (begun - back) % shm::reject_reasons;
+    const std::uint64_t name =
+        reasons[index].entry.load(std::memory_order_relaxed);  // relaxed: read_reason() looks again
+    std::string text = read_reason(reasons, name - 1, static_cast<std::uint32_t>(index) + 1);
+    if (!text.empty()) texts.push_back(std::move(text));
+  }
+  return texts;
+}
+
 }  // namespace ackring::ring

@@ -1,5 +1,5 @@
-// Reasons of rejects: a few slots behind the ack words, since a reason does not fit into a word. The delay field of the
-// word `reject` names the slot, plus 1; 0: no reason.
+// Reasons of rejects and nacks: a few slots behind the ack words, since a reason does not fit into a word. The delay field of the
+// word names the slot, plus 1; 0: no reason.
 //
 // Thread rules: write_reason from any thread of the member; read_reason on X's thread.
 // Invariants: 1. A slot that names an entry holds that entry's text, all of it. 2. A slot is claimed before its text
@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "lib/shm/format.hpp"
 
@@ -29,5 +30,9 @@ constexpr std::size_t reasons_offset(std::uint64_t slots) noexcept {
 
 /// X's side: the reason of `entry`, printable whatever the member wrote; empty if there is none, or none any more.
 [[nodiscard]] std::string read_reason(const shm::RejectReason* reasons, std::uint64_t entry, std::uint32_t delay_field);
+
+/// X's side, and tools': texts in the slots whatever they were given for, the latest first, printable; at most `most`.
+[[nodiscard]] std::vector<std::string> read_last_reasons(const shm::AckPage& page, const shm::RejectReason* reasons,
+                                                         std::size_t most);
 
 }  // namespace ackring::ring

@@ -263,6 +263,33 @@ struct SubscriptionBlock {
 
 inline constexpr std::size_t key_slots = 1024;
 
+inline constexpr std::size_t latency_buckets = 254;  // lib/shm/latency.hpp says which times are in which
+
+/// How long something took, of many events, as one process counts it for others to read.
+struct LatencyHistogram {
+  std::array<Word64, latency_buckets> counts;
+  Word64 sum_ns;
+  Word64 max_ns;
+};
+
+/// The same as a value.
+struct LatencyCounts {
+  std::array<std::uint64_t, latency_buckets> counts;
+  std::uint64_t sum_ns;
+  std::uint64_t max_ns;
+};
+
+/// What the members of a subscription that are gone have measured. One of two copies, written whole.
+struct LatencyBlock {
+  std::uint64_t ack_page;  // number of the last ack page that was added
+  std::array<std::uint8_t, 56> padding;
+  LatencyCounts take;  // publish to take
+  LatencyCounts ack;   // publish to ack
+};
+
+/// What an operator wants of the circuit breakers of a subscription's members.
+enum class BreakerOrder : std::uint32_t { none = 0, open = 1, closed = 2 };
+
 /// State of one named queue. Its name, patterns and options are in the JSON file beside it.
 struct SubscriptionSegment {
   SegmentHeader header;
@@ -276,10 +303,14 @@ struct SubscriptionSegment {
   Sink retry;
   Word64 dead_tail;  // log position behind the last committed record
   Sink dead;
-  Word64 shard;  // that it belongs to
-  std::array<std::uint8_t, 8> padding1;
+  Word64 shard;          // that it belongs to
+  Word32 breaker_order;  // BreakerOrder, for members to come
+  std::array<std::uint8_t, 4> padding1;
   std::array<Word16, key_slots> slot_owners;  // MemberRing::number of the member that a key slot belongs to, 0: nobody
   std::array<std::uint8_t, 1152> padding2;
+  alignas(64) Word64 latency_version;
+  std::array<std::uint8_t, 56> padding3;
+  std::array<LatencyBlock, 2> latency;
 };
 
 // --------------------------------------------------------------------------------------------------------------- member
@@ -335,7 +366,8 @@ struct MemberRing {
   alignas(64) Word64 revoked;  // entries below it that were not taken belong to X again
   std::array<std::uint8_t, 56> padding2;
   alignas(64) Word32 acks_wanted;  // 1: X waits for space or credit; ring its bell after a verdict
-  std::array<std::uint8_t, 60> padding3;
+  Word32 breaker_order;            // BreakerOrder
+  std::array<std::uint8_t, 56> padding3;
   alignas(64) Sink sink;
   Word64 client;    // client incarnation of the member, 0: none
   Word64 ack_page;  // number of the member's ack page, 0: none
@@ -356,6 +388,9 @@ struct MemberRing {
   // at page_bytes: `slots` state bytes (Word8), rounded up to pages; then `ring_bytes` of records
 };
 
+/// State of the circuit breaker before a member's handler; none: the member has no handler.
+enum class BreakerState : std::uint32_t { none = 0, closed = 1, half_open = 2, open = 3 };
+
 /// Written by the member only.
 struct AckPage {
   SegmentHeader header;
@@ -372,11 +407,22 @@ struct AckPage {
   alignas(64) Word32 parked;  // 1: the member sleeps, ring its bell after a delivery
   std::array<std::uint8_t, 60> padding4;
   alignas(64) Word64 reasons;  // reject reasons begun: the next one takes this slot, modulo reject_reasons
-  std::array<std::uint8_t, 3640> padding5;
-  // at page_bytes: `slots` ack words (Word64), rounded up to pages; then reject_reasons of RejectReason
+  std::array<std::uint8_t, 56> padding5;
+  alignas(64) Word32 breaker;  // BreakerState
+  Word32 breaker_failures;     // calls of the handler that failed since one succeeded
+  Word64 breaker_since_ns;     // CLOCK_MONOTONIC, when it came into its state
+  Word64 breaker_opened;       // times that it has opened
+  std::array<std::uint8_t, 3560> padding6;
+  // at page_bytes: `slots` ack words (Word64), rounded up to pages; then reject_reasons of RejectReason; then MemberLatency
 };
 
-/// Why a delivery was rejected. Slots are used again in turn; one counts only for the entry that it names.
+/// What a member measures, of a part of its deliveries (lib/client/sampler.hpp).
+struct MemberLatency {
+  LatencyHistogram take;  // publish to take
+  LatencyHistogram ack;   // publish to ack
+};
+
+/// Why a delivery was rejected or nacked. Slots are used again in turn; one counts only for the entry that it names.
 struct RejectReason {
   Word64 entry;                 // entry number + 1; 0: none
   std::array<Word64, 15> text;  // up to 119 bytes, zeros behind them

@@ -174,7 +174,20 @@
   F(SubscriptionBlock, backlog_expires, 240, 8) \
   F(SubscriptionBlock, dead_published, 248, 8) \
   F(SubscriptionBlock, totals, 256, 64) \
-  S(SubscriptionSegment, 4096) \
+  S(LatencyHistogram, 2048) \
+  F(LatencyHistogram, counts, 0, 2032) \
+  F(LatencyHistogram, sum_ns, 2032, 8) \
+  F(LatencyHistogram, max_ns, 2040, 8) \
+  S(LatencyCounts, 2048) \
+  F(LatencyCounts, counts, 0, 2032) \
+  F(LatencyCounts, sum_ns, 2032, 8) \
+  F(LatencyCounts, max_ns, 2040, 8) \
+  S(LatencyBlock, 4160) \
+  F(LatencyBlock, ack_page, 0, 8) \
+  F(LatencyBlock, padding, 8, 56) \
+  F(LatencyBlock, take, 64, 2048) \
+  F(LatencyBlock, ack, 2112, 2048) \
+  S(SubscriptionSegment, 12480) \
   F(SubscriptionSegment, header, 0, 128) \
   F(SubscriptionSegment, version, 128, 8) \
   F(SubscriptionSegment, backlog_tail, 136, 8) \
@@ -187,9 +200,13 @@
   F(SubscriptionSegment, dead_tail, 856, 8) \
   F(SubscriptionSegment, dead, 864, 16) \
   F(SubscriptionSegment, shard, 880, 8) \
-  F(SubscriptionSegment, padding1, 888, 8) \
+  F(SubscriptionSegment, breaker_order, 888, 4) \
+  F(SubscriptionSegment, padding1, 892, 4) \
   F(SubscriptionSegment, slot_owners, 896, 2048) \
   F(SubscriptionSegment, padding2, 2944, 1152) \
+  F(SubscriptionSegment, latency_version, 4096, 8) \
+  F(SubscriptionSegment, padding3, 4104, 56) \
+  F(SubscriptionSegment, latency, 4160, 8320) \
   S(RingBlock, 128) \
   F(RingBlock, floor_entry, 0, 8) \
   F(RingBlock, floor_position, 8, 8) \
@@ -214,7 +231,8 @@
   F(MemberRing, revoked, 256, 8) \
   F(MemberRing, padding2, 264, 56) \
   F(MemberRing, acks_wanted, 320, 4) \
-  F(MemberRing, padding3, 324, 60) \
+  F(MemberRing, breaker_order, 324, 4) \
+  F(MemberRing, padding3, 328, 56) \
   F(MemberRing, sink, 384, 16) \
   F(MemberRing, client, 400, 8) \
   F(MemberRing, ack_page, 408, 8) \
@@ -246,7 +264,15 @@
   F(AckPage, parked, 384, 4) \
   F(AckPage, padding4, 388, 60) \
   F(AckPage, reasons, 448, 8) \
-  F(AckPage, padding5, 456, 3640) \
+  F(AckPage, padding5, 456, 56) \
+  F(AckPage, breaker, 512, 4) \
+  F(AckPage, breaker_failures, 516, 4) \
+  F(AckPage, breaker_since_ns, 520, 8) \
+  F(AckPage, breaker_opened, 528, 8) \
+  F(AckPage, padding6, 536, 3560) \
+  S(MemberLatency, 4096) \
+  F(MemberLatency, take, 0, 2048) \
+  F(MemberLatency, ack, 2048, 2048) \
   S(RejectReason, 128) \
   F(RejectReason, entry, 0, 8) \
   F(RejectReason, text, 8, 120) \

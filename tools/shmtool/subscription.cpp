@@ -100,6 +100,27 @@ void add_operations(CLI::App& group, Globals& globals) {
         print(fmt::format("purged {} events\n", bus.purge_subscription(name)));
       });
 
+  CLI::App& breaker =
+      add_command(group, "breaker", "Open or close the circuit breakers of a subscription's handlers",
+                  "open: nothing is handled; closed: everything is, however often that fails; auto: they "
+                  "decide by themselves again.\nLasts over restarts. Handlers obey within 100 ms.\n\n"
+                  "Example:\n  shmtool subscription breaker billing open");
+  auto whose = std::make_shared<std::string>();
+  auto order = std::make_shared<std::string>();
+  breaker.add_option("NAME", *whose, "Name of the subscription")->required();
+  breaker.add_option("ORDER", *order, "What they shall be")
+      ->check(CLI::IsMember({"open", "closed", "auto"}))
+      ->type_name("open|closed|auto")
+      ->required();
+  breaker.callback([&globals, whose, order] {
+    globals.run = [&globals, whose, order] {
+      open_bus(globals).order_breaker(*whose, *order == "open"     ? BreakerOrder::open
+                                              : *order == "closed" ? BreakerOrder::closed
+                                                                   : BreakerOrder::automatic);
+      return int{status_done};
+    };
+  });
+
   CLI::App& command =
       add_command(group, "remove", "Remove a subscription",
                   "One with a live member is busy (exit status 3). One that holds events or dead letters "
