@@ -28,7 +28,8 @@ struct Batch {
   bool active = false;
   std::uint64_t taken_ns = 0;
   std::uint64_t extended_ns = 0;
-  std::uint32_t seen = 0;  // `claimed` at the monitor's last look
+  static constexpr std::uint32_t unseen = ~std::uint32_t{0};
+  std::uint32_t seen = unseen;  // `claimed` at the monitor's last look
   bool overdue = false;
 
   /// The next delivery to begin with, or `count`.

@@ -122,7 +122,7 @@ void Task::fill(Batch& batch, std::span<const DeliveryView> views, bool probe) {
   batch.count = views.size();
   batch.probe = probe;
   batch.claimed.store(0, std::memory_order_relaxed);  // relaxed: the queue hands it over
-  batch.seen = 0;
+  batch.seen = Batch::unseen;
   batch.overdue = false;
   batch.taken_ns = batch.extended_ns = shm::Environment::now_ns();
   batch.active = true;

@@ -102,7 +102,8 @@ TEST_CASE("a handler may give the verdict itself, or later") {
       return kept.size() == 2;
     }));
   }
-  CHECK(eventually([&] { return row(bus, "s")["dlq_size"] == 1; }));
+  const bool rejected = eventually([&] { return row(bus, "s")["dlq_size"] == 1; });
+  CHECK(rejected);
   CHECK(row(bus, "s")["in_flight"] == 2);
   for (Delivery& delivery : kept) CHECK(delivery.ack() == Outcome::ok);
   CHECK(eventually([&] { return row(bus, "s")["acked"] == 2; }));
