@@ -29,6 +29,8 @@ void add_stat(CLI::App& app, Globals& globals);
 void add_pub(CLI::App& app, Globals& globals);
 void add_sub(CLI::App& app, Globals& globals);
 void add_tail(CLI::App& app, Globals& globals);
+void add_record(CLI::App& app, Globals& globals);
+void add_replay(CLI::App& app, Globals& globals);
 void add_peek(CLI::App& app, Globals& globals);
 void add_explain(CLI::App& app, Globals& globals);
 void add_subscription(CLI::App& app, Globals& globals);

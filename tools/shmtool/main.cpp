@@ -25,6 +25,8 @@ int main(int argc, char** argv) {
   add_pub(app, globals);
   add_sub(app, globals);
   add_tail(app, globals);
+  add_record(app, globals);
+  add_replay(app, globals);
   add_peek(app, globals);
   add_explain(app, globals);
   add_subscription(app, globals);
