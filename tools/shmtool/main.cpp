@@ -31,6 +31,7 @@ int main(int argc, char** argv) {
   add_explain(app, globals);
   add_subscription(app, globals);
   add_dlq(app, globals);
+  add_plan(app, globals);
   add_doctor(app, globals);
   add_gc(app, globals);
   add_bench(app, globals);
