@@ -26,6 +26,11 @@ constexpr std::uint64_t entry_bytes(std::size_t text_bytes) noexcept {
 }
 static_assert(arena_limit >= limits::topics * entry_bytes(limits::topic_bytes));
 
+// By how much an arena grows that holds so much and is full.
+constexpr std::uint64_t step_bytes(std::uint64_t held) noexcept {
+  return std::clamp(held, first_step_bytes, last_step_bytes);
+}
+
 const std::byte* arena(const shm::Segment& segment) noexcept { return segment.data() + shm::page_bytes; }
 
 // Text of the entry at `offset` of an arena of which `used` bytes are filled; empty if none begins there. What looks
@@ -48,6 +53,13 @@ std::string_view text_of(const shm::Segment& segment, std::uint32_t number) noex
 }
 
 }  // namespace
+
+std::uint64_t topics_file_bytes(std::uint64_t topics, std::size_t topic_bytes) noexcept {
+  const std::uint64_t used = std::min(topics * entry_bytes(topic_bytes), arena_limit);
+  std::uint64_t held = first_step_bytes;
+  while (held < used) held = std::min(held + step_bytes(held), arena_limit);
+  return shm::page_bytes + held;
+}
 
 TopicTable::TopicTable(shm::Directory& directory, std::uint64_t generation) {
   if (directory.exists(segment_name)) {
@@ -89,7 +101,7 @@ bool TopicTable::make_room(std::uint64_t arena_bytes) {
   const std::uint64_t held = segment_.bytes() - shm::page_bytes;
   if (arena_bytes <= held) return true;
   if (arena_bytes > arena_limit) return false;
-  std::uint64_t step = std::clamp(held, first_step_bytes, last_step_bytes);
+  std::uint64_t step = step_bytes(held);
   for (;;) {
     try {
       segment_.grow(shm::page_bytes + std::min(held + step, arena_limit));

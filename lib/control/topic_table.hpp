@@ -19,6 +19,9 @@ namespace ackring::control {
 /// Address space that a topics mapping needs: the arena may grow to 1,048,576 topics of 255 bytes.
 inline constexpr std::size_t topics_reserve_bytes = shm::page_bytes + std::size_t{1'048'576} * 264;
 
+/// Bytes of the file when it holds so many topics of `topic_bytes` each.
+[[nodiscard]] std::uint64_t topics_file_bytes(std::uint64_t topics, std::size_t topic_bytes) noexcept;
+
 class TopicTable {
  public:
   /// Creates the segment, or adopts the existing one. Throws Error (no_space, permission; damaged where the arena is

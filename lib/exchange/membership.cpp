@@ -1,22 +1,16 @@
 // Membership: members come and go. Each change counts by one store or one rename; what a crash leaves unfinished before it
 // is removed by recovery, and repeated after it. Publishers: publishers.cpp.
 #include <algorithm>
-#include <bit>
 
 #include "ackring/error.hpp"
 #include "lib/control/subscription_codec.hpp"
 #include "lib/exchange/exchange.hpp"
+#include "lib/exchange/file_sizes.hpp"
 #include "lib/exchange/latency.hpp"
 #include "lib/exchange/sound.hpp"
 #include "lib/shm/versioned.hpp"
 
 namespace ackring::exchange {
-
-namespace {
-
-std::uint64_t states_bytes(std::uint64_t slots) { return (slots + shm::page_bytes - 1) & ~(shm::page_bytes - 1); }
-
-}  // namespace
 
 std::uint64_t Exchange::next_file() {
   const std::uint64_t number = page_->next_file.load(std::memory_order_relaxed) + 1;  // relaxed: X is the only writer
@@ -45,12 +39,12 @@ std::string Exchange::cursor_name(std::uint16_t slot, std::uint64_t incarnation)
 
 void Exchange::create_ring(Lane& lane) {
   Queue& queue = *lane.queue;
-  const std::uint64_t slots = std::bit_ceil(std::uint64_t{queue.options.max_in_flight});
+  const std::uint64_t slots = ring_slots(queue.options);
   const std::uint64_t ring_bytes = queue.options.ring_bytes;
   shm::Environment::at(shm::CrashPoint::join_ring);
   const std::uint64_t incarnation = next_file();
   shm::Segment::create(directory_, ring_name(queue.id, incarnation), shm::SegmentKind::member_ring,
-                       shm::page_bytes + states_bytes(slots) + ring_bytes, generation_, queue.id, [&](std::byte* base) {
+                       member_ring_file_bytes(queue.options), generation_, queue.id, [&](std::byte* base) {
                          auto* page = reinterpret_cast<shm::MemberRing*>(base);
                          page->ring_bytes = ring_bytes;
                          page->slots = slots;
@@ -83,7 +77,7 @@ void Exchange::map_ring(Lane& lane) {
   lane.ring_page = lane.ring_segment.as<shm::MemberRing>();
   const std::uint64_t slots = lane.ring_page->slots;
   const std::uint64_t ring_bytes = lane.ring_page->ring_bytes;
-  const std::uint64_t data = shm::page_bytes + states_bytes(slots);
+  const std::uint64_t data = ring_data_offset(slots);
   lane.slot_mask = slots - 1;
   lane.states = lane.ring_segment.as<shm::Word8>(shm::page_bytes);
   lane.ends_storage = std::make_unique_for_overwrite<std::uint32_t[]>(slots);

@@ -5,14 +5,13 @@
 
 #include "ackring/error.hpp"
 #include "lib/exchange/exchange.hpp"
+#include "lib/exchange/file_sizes.hpp"
 #include "lib/exchange/sound.hpp"
 #include "lib/shm/versioned.hpp"
 
 namespace ackring::exchange {
 
 namespace {
-
-constexpr std::size_t cursor_first_bytes = shm::page_bytes + 1024 * sizeof(shm::Word32);
 
 shm::PeerIdentity stored(const control::Identity& identity) {
   shm::PeerIdentity peer{};
@@ -118,8 +117,8 @@ PublisherGrant Exchange::open_publisher(std::uint64_t client, const std::string&
   block.consumed = 0;
   {
     const shm::Segment ring = shm::Segment::create(
-        directory_, ring_file, shm::SegmentKind::ingress_ring, shm::page_bytes + ring_bytes, generation_, found->slot,
-        [&](std::byte* base) {
+        directory_, ring_file, shm::SegmentKind::ingress_ring, ingress_ring_file_bytes(ring_bytes), generation_,
+        found->slot, [&](std::byte* base) {
           auto* page = reinterpret_cast<shm::IngressRing*>(base);
           page->ring_bytes = ring_bytes;
           page->start_position = 0;

@@ -5,6 +5,7 @@
 #include "ackring/error.hpp"
 #include "lib/exchange/deliver.hpp"
 #include "lib/exchange/exchange.hpp"
+#include "lib/exchange/file_sizes.hpp"
 #include "lib/exchange/route_scout.hpp"
 
 namespace ackring::exchange {
@@ -135,7 +136,7 @@ bool Exchange::topic_ready(Ingress& ingress, const RecordHeader& header) {
   shm::Segment& file = *ingress.cursor_segment;
   if (needed <= file.bytes() || needed > cursor_reserve_bytes) return true;
   try {
-    file.grow(std::max(needed, std::min(2 * file.bytes(), cursor_reserve_bytes)));
+    file.grow(cursor_grown_bytes(file.bytes(), header.topic));
     return true;
   } catch (const Error&) {
     return false;

@@ -4,7 +4,9 @@
 
 #include "ackring/error.hpp"
 #include "lib/control/subscription_codec.hpp"
+#include "lib/exchange/definition.hpp"
 #include "lib/exchange/exchange.hpp"
+#include "lib/exchange/file_sizes.hpp"
 
 namespace ackring::exchange {
 
@@ -87,7 +89,7 @@ Queue& Exchange::add_queue(std::unique_ptr<Queue> queue) {
     event_ids_ = std::make_unique<EventIds>(*queue);
   }
   if (queue->options.ordered_by_key && !queue->keys) queue->keys = std::make_unique<KeySlots>();
-  queue->largest_record = queue->options.ring_bytes / 4 - sizeof(shm::AttemptInfo);
+  queue->largest_record = largest_record_bytes(queue->options);
   change_routes(*queue, queue->options.patterns, true);
   if (!queue->options.name.empty()) peers_->by_name[queue->options.name] = queue.get();
   peers_->by_id[queue->id] = queue.get();
@@ -95,13 +97,18 @@ Queue& Exchange::add_queue(std::unique_ptr<Queue> queue) {
   return *queues_[index];
 }
 
+std::string definition_text(const SubscriptionOptions& options, const Life& life) {
+  const Json definition = {{"name", options.name},        {"patterns", options.patterns},
+                           {"ephemeral", life.ephemeral}, {"paused", life.paused},
+                           {"ending", life.ending},       {"burying", life.burying},
+                           {"beginning", life.beginning}, {"options", control::options_to_json(options)}};
+  return definition.dump(2) + "\n";
+}
+
 void Exchange::save_definition(const Queue& queue) {
-  const Json definition = {{"name", queue.options.name},   {"patterns", queue.options.patterns},
-                           {"ephemeral", queue.ephemeral}, {"paused", queue.paused},
-                           {"ending", queue.ending},       {"burying", queue.burying},
-                           {"beginning", queue.beginning}, {"options", control::options_to_json(queue.options)}};
+  const Life life{queue.ephemeral, queue.paused, queue.ending, queue.burying, queue.beginning};
   shm::Environment::at(shm::CrashPoint::subscription_define);
-  directory_.write_file("sub." + std::to_string(queue.id) + ".json", definition.dump(2) + "\n");
+  directory_.write_file("sub." + std::to_string(queue.id) + ".json", definition_text(queue.options, life));
 }
 
 Queue& Exchange::create_subscription(const SubscriptionOptions& options, bool ephemeral) {

@@ -40,6 +40,13 @@ constexpr std::uint64_t position_of(std::uint32_t number, std::size_t offset) no
 constexpr std::size_t whole_pages(std::size_t bytes) noexcept {
   return (bytes + shm::page_bytes - 1) / shm::page_bytes * shm::page_bytes;
 }
+// Of the segment that is made while the log holds so many.
+constexpr std::size_t size_after(std::size_t held, std::size_t segment_bytes) noexcept {
+  std::size_t factor = 1;
+  for (std::size_t step = segments_per_size; step < held && factor < growth_limit; step += segments_per_size)
+    factor *= 2;
+  return segment_bytes * factor;
+}
 constexpr bool possible(std::uint64_t position) noexcept {
   return position >= first_position && offset_of(position) >= log_data_offset &&
          offset_of(position) % record_alignment == 0;
@@ -248,12 +255,23 @@ const shm::Segment* SegmentLog::find(std::uint32_t number) const noexcept {
   return found_;
 }
 
-std::size_t SegmentLog::next_segment_bytes() const noexcept {
-  const std::size_t held = segments_.size();
-  std::size_t factor = 1;
-  for (std::size_t step = segments_per_size; step < held && factor < growth_limit; step += segments_per_size)
-    factor *= 2;
-  return segment_bytes_ * factor;
+std::size_t SegmentLog::next_segment_bytes() const noexcept { return size_after(segments_.size(), segment_bytes_); }
+
+LogFiles SegmentLog::most_files(std::uint64_t record_bytes, std::uint64_t largest_record,
+                                std::size_t segment_bytes) noexcept {
+  LogFiles most;
+  if (record_bytes == 0) return most;
+  for (std::uint64_t room = 0; room < record_bytes; ++most.files) {
+    const std::size_t bytes = size_after(most.files, segment_bytes);
+    const std::uint64_t data = bytes - log_data_offset;
+    // What is left over at its end is less than a record, and less than half of it: else one more would have fitted.
+    room += std::max(data - std::min(data, largest_record), data / 2);
+    most.bytes += bytes;
+  }
+  // The head's segment may hold its last record only, and the one behind the tail's nothing yet.
+  most.bytes += 2 * std::max(size_after(most.files, segment_bytes), whole_pages(log_data_offset + largest_record));
+  most.files += 2;
+  return most;
 }
 
 bool SegmentLog::make_segment(std::uint32_t number, std::size_t least_bytes) {

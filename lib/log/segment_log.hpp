@@ -41,6 +41,12 @@ inline constexpr std::size_t max_record_bytes = 1u << 30;
 /// Position of the first record of a log that was never written.
 inline constexpr std::uint64_t first_position = (std::uint64_t{1} << 32) | shm::log_data_offset;
 
+/// Files of a log, and their bytes.
+struct LogFiles {
+  std::uint64_t files = 0;
+  std::uint64_t bytes = 0;
+};
+
 class SegmentLog {
  public:
   SegmentLog(shm::Directory& directory, std::string prefix, std::uint64_t generation,
@@ -85,6 +91,11 @@ class SegmentLog {
   void remove_all() noexcept(shm::Environment::dies_nowhere);
   /// Bytes of all segment files.
   [[nodiscard]] std::uint64_t file_bytes() const noexcept;
+  /// An upper bound, for those who plan: the files of a log that holds at most `record_bytes` of records, each of at most
+  /// `largest_record` bytes. Records of more than half a segment may leave nearly half of it empty; two segments hold little
+  /// or nothing.
+  [[nodiscard]] static LogFiles most_files(std::uint64_t record_bytes, std::uint64_t largest_record,
+                                           std::size_t segment_bytes = default_segment_bytes) noexcept;
 
  private:
   [[nodiscard]] std::string file_name(std::uint32_t number) const;

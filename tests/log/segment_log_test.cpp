@@ -185,6 +185,40 @@ TEST_CASE("a big backlog uses larger segments") {
   CHECK(log.file_bytes() <= 2 * small);
 }
 
+TEST_CASE("no log has more files or bytes than are planned for what it holds") {
+  std::uint32_t state = 7;
+  const auto next = [&state](std::uint32_t below) { return ((state = state * 1664525 + 1013904223) >> 8) % below; };
+  for (const std::size_t largest : {std::size_t{64}, std::size_t{1024}, room, 3 * small}) {
+    const std::uint64_t limit = 60 * small;
+    const log::LogFiles most = SegmentLog::most_files(limit, largest, small);
+    MemoryDirectory directory;
+    SegmentLog log(directory, prefix, 1, small);
+    log.open(0, 0);
+    std::uint64_t head = first_position;
+    std::uint64_t held = 0;
+    std::uint64_t most_seen = 0;
+    std::uint64_t added = 0;
+    for (int i = 0; added < 6 * limit; ++i) {
+      const std::size_t bytes =
+          i % 3 == 0 ? largest / 16 * 16 : 48 + next(static_cast<std::uint32_t>(largest - 47)) / 16 * 16;
+      for (; held + bytes > limit; log.release_below(head)) {
+        const RecordHeader* record = log.at(head);
+        held -= record->bytes;
+        head = SegmentLog::next(head, *record);
+      }
+      REQUIRE(add(log, bytes, 1));
+      held += bytes;
+      added += bytes;
+      REQUIRE(log.file_bytes() <= most.bytes);
+      REQUIRE(files(directory) <= most.files);
+      most_seen = std::max(most_seen, log.file_bytes());
+    }
+    CHECK(most_seen >= limit);
+    CHECK(most.bytes <= 4 * limit);
+  }
+  CHECK(SegmentLog::most_files(0, 1024).files == 0);
+}
+
 TEST_CASE("a move takes the log along") {
   MemoryDirectory directory;
   SegmentLog log(directory, prefix, 1, small);

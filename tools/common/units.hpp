@@ -22,6 +22,9 @@ namespace ackring::tools {
 /// `1,234,567`.
 [[nodiscard]] std::string format_count(std::uint64_t count);
 
+/// `123 B`, `4.0 KiB`, `17.6 MiB`, `2.1 GiB`.
+[[nodiscard]] std::string format_bytes(std::uint64_t bytes);
+
 /// `21.4 million`, `350 thousand`, `12`.
 [[nodiscard]] std::string format_rate(double per_second);
 

@@ -25,10 +25,13 @@ int main(int argc, char** argv) {
   add_pub(app, globals);
   add_sub(app, globals);
   add_tail(app, globals);
+  add_record(app, globals);
+  add_replay(app, globals);
   add_peek(app, globals);
   add_explain(app, globals);
   add_subscription(app, globals);
   add_dlq(app, globals);
+  add_plan(app, globals);
   add_doctor(app, globals);
   add_gc(app, globals);
   add_bench(app, globals);

@@ -1,13 +1,9 @@
 // shmtool pub: publishes events, and ends when all of them are routed and counted.
-#include <unistd.h>
-
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <limits>
 #include <memory>
 #include <stdexcept>
-#include <thread>
 
 #include <fmt/format.h>
 
@@ -15,12 +11,14 @@
 #include "tools/common/units.hpp"
 #include "tools/shmtool/commands.hpp"
 #include "tools/shmtool/pub_input.hpp"
+#include "tools/shmtool/publish_loop.hpp"
+#include "tools/shmtool/recording_file.hpp"
 #include "tools/shmtool/subscription_options.hpp"
 
 namespace ackring::tools {
 namespace {
 
-using Clock = std::chrono::steady_clock;
+using Clock = PublishLoop::Clock;
 constexpr std::uint64_t unlimited = std::numeric_limits<std::uint64_t>::max();
 
 struct PubOptions {
@@ -44,7 +42,7 @@ struct PubOptions {
 class Pub {
  public:
   Pub(const Globals& globals, const PubOptions& options)
-      : globals_(globals), options_(options), started_(Clock::now()), publisher_(open(globals, options)) {
+      : options_(options), loop_(globals, publisher_options(options), options.timeout) {
     defaults_.topic = options.topic;
     defaults_.payload = options.data;
     defaults_.key = options.key;
@@ -58,26 +56,15 @@ class Pub {
   }
 
   int run() {
-    try {
-      publish_all();
-    } catch (const Failure&) {
-      // What was published before is not lost, and said so, whatever comes next.
-      settle(std::chrono::seconds(5));
-      report();
-      throw;
-    }
-    const bool settled = settle(Nanoseconds::max());
-    report();
-    if (!settled) throw late("not all of it is routed yet");
-    return status_done;
+    return loop_.run([this] { publish_all(); });
   }
 
  private:
-  static Publisher open(const Globals& globals, const PubOptions& options) {
+  static PublisherOptions publisher_options(const PubOptions& options) {
     PublisherOptions publisher_options;
     publisher_options.name = options.name;
     publisher_options.ring_bytes = options.ring_bytes;
-    return open_bus(globals).publisher(publisher_options);
+    return publisher_options;
   }
 
   void publish_all() {
@@ -85,11 +72,13 @@ class Pub {
     if (!options_.ndjson.empty() || !options_.lines.empty()) {
       const bool objects = !options_.ndjson.empty();
       LineReader reader(objects ? options_.ndjson : options_.lines, std::max<std::uint64_t>(options_.repeat, 1));
-      for (std::string line; published_ < options_.count && reader.next(line);) {
+      for (std::string line; loop_.published() < options_.count && reader.next(line);) {
         if (objects && line.find_first_not_of(" \t\r") == std::string::npos) continue;  // a blank line says nothing
         try {
           if (objects) {
-            parse_event(line, defaults_, event);
+            parse_event(line, defaults_, event, [&event](const std::string& name, std::string_view value) {
+              parse_exact_member(name, value, event);
+            });
           } else {
             event.payload = line;
           }
@@ -103,109 +92,31 @@ class Pub {
     // One event: --repeat says how often, or --count, or the smaller of both.
     const std::uint64_t once = options_.count == unlimited ? 1 : options_.count;
     const std::uint64_t total = options_.repeat == 0 ? once : std::min(options_.repeat, options_.count);
-    while (published_ < total && publish(event, event.topic)) {
+    while (loop_.published() < total && publish(event, event.topic)) {
     }
   }
 
-  // False: a signal came. Throws Failure where this event can't be published.
+  // False: a signal came.
   bool publish(const Event& event, const std::string& where) {
     if (!wait_until_due()) return false;
-    EventAttributes attributes{event.key, event.headers.empty() ? nullptr : &event.headers};
+    EventAttributes attributes;
     attributes.ttl = options_.ttl;
     attributes.delay = options_.delay;
-    if (options_.sequence != 0) attributes.sequence = options_.sequence + published_;
-    Outcome outcome = publisher_.publish(event.topic, as_bytes(event.payload), attributes);
-    while (outcome == Outcome::back_pressured) {
-      const Nanoseconds left = time_left();
-      if (left <= Nanoseconds{0}) throw late("the publisher's ring is full");
-      if (stop_requested()) return false;
-      outcome =
-          publisher_.publish_wait(event.topic, as_bytes(event.payload), std::min<Nanoseconds>(left, slice), attributes);
-    }
-    if (outcome != Outcome::ok) throw refused(outcome, event, where);
-    ++published_;
-    return !stop_requested();
+    if (options_.sequence != 0) attributes.sequence = options_.sequence + loop_.published();
+    return loop_.publish(event, attributes, where);
   }
 
   // With --rate the n-th event is due n / rate after the first, whatever happened to those before it.
   bool wait_until_due() {
     if (options_.rate <= 0) return true;
-    if (published_ == 0) first_ = Clock::now();
-    const auto due = first_ + Nanoseconds(std::llround(static_cast<double>(published_) * 1e9 / options_.rate));
-    while (Clock::now() < due) {
-      if (stop_requested()) return false;
-      if (time_left() <= Nanoseconds{0}) throw late("--rate leaves the next event for later");
-      std::this_thread::sleep_for(std::min<Nanoseconds>({due - Clock::now(), slice, time_left()}));
-    }
-    return true;
+    if (loop_.published() == 0) first_ = Clock::now();
+    const auto due = first_ + Nanoseconds(std::llround(static_cast<double>(loop_.published()) * 1e9 / options_.rate));
+    return loop_.wait_until(due, "--rate leaves the next event for later");
   }
 
-  bool settle(Nanoseconds most) {
-    const auto deadline = most == Nanoseconds::max() ? Clock::time_point::max() : Clock::now() + most;
-    while (true) {
-      const Nanoseconds left = std::min<Nanoseconds>(time_left(), deadline - Clock::now());
-      if (publisher_.flush(std::clamp<Nanoseconds>(left, std::chrono::milliseconds(1), slice)) == Outcome::ok)
-        return true;
-      if (left <= slice || stop_requested()) return false;
-    }
-  }
-
-  void report() const { print(fmt::format("published {} events\n", published_)); }
-
-  [[nodiscard]] Nanoseconds time_left() const {
-    if (options_.timeout <= Nanoseconds{0}) return std::chrono::hours(24 * 365);
-    return started_ + options_.timeout - Clock::now();
-  }
-
-  [[nodiscard]] Failure late(const std::string& what) const {
-    std::string state = "unknown";
-    try {
-      state = stat_document(globals_).at("exchange").at("state").get<std::string>();
-    } catch (const std::exception&) {
-      // The message below does not depend on it.
-    }
-    const std::string when = options_.timeout > Nanoseconds{0} && time_left() <= Nanoseconds{0}
-                                 ? format_duration(static_cast<double>(options_.timeout.count())) + " are over"
-                                 : "stopped by a signal";
-    return {status_not_so,
-            fmt::format("{} after {} published events: {} (the exchange is {}): see shmtool stat, or allow more "
-                        "time with --timeout",
-                        when, published_, what, state)};
-  }
-
-  [[nodiscard]] Failure refused(Outcome outcome, const Event& event, const std::string& where) const {
-    switch (outcome) {
-      case Outcome::too_large:
-        return {status_usage,
-                fmt::format("{}: the event is too large: {} bytes of payload, key and headers may be {} with this ring "
-                            "(a quarter of it), and a key 65,535: use a larger --ring, here and on the subscriptions",
-                            where, event.payload.size(), publisher_.max_event_bytes())};
-      case Outcome::invalid_topic:
-        return {status_usage,
-                fmt::format("{}: '{}' is not a topic: use words of [A-Za-z0-9_-] split by '.', 255 bytes at most",
-                            where, event.topic)};
-      case Outcome::too_many_topics:
-        return {status_refused,
-                fmt::format("{}: the table of topics is full: 1,048,576 are the most: use fewer topics", where)};
-      case Outcome::denied:
-        return {
-            status_refused,
-            fmt::format("publish '{}': permission: the access rules of the bus do not let uid {} publish to it: use "
-                        "another topic, or have a rule added",
-                        event.topic, ::geteuid())};
-      default:
-        return {status_refused,
-                fmt::format("{}: not published: the publisher is {}: see shmtool stat", where, to_string(outcome))};
-    }
-  }
-
-  static constexpr Nanoseconds slice = std::chrono::milliseconds(200);  // how long a signal may go unseen
-  const Globals& globals_;
   const PubOptions& options_;
-  const Clock::time_point started_;
-  Publisher publisher_;
+  PublishLoop loop_;
   Event defaults_;
-  std::uint64_t published_ = 0;
   Clock::time_point first_;
 };
 

@@ -4,6 +4,7 @@
 #include <poll.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <stdexcept>
@@ -16,12 +17,6 @@
 
 namespace ackring::tools {
 namespace {
-
-std::string text_of(std::string_view value, const char* member) {
-  if (value.empty() || value[0] != '"')
-    throw std::invalid_argument(std::string("'") + member + "' is not a string: quote it");
-  return nlohmann::json::parse(value).get<std::string>();
-}
 
 Headers headers_of(std::string_view value) {
   if (value.empty() || value[0] != '{')
@@ -37,7 +32,21 @@ Headers headers_of(std::string_view value) {
 
 }  // namespace
 
-void parse_event(std::string_view line, const Event& defaults, Event& event) {
+std::string string_member(std::string_view value, const char* member) {
+  if (value.empty() || value[0] != '"')
+    throw std::invalid_argument(std::string("'") + member + "' is not a string: quote it");
+  return nlohmann::json::parse(value).get<std::string>();
+}
+
+std::string base64_member(std::string_view value, const char* member) {
+  auto bytes = base64_decode(string_member(value, member));
+  if (!bytes) {
+    throw std::invalid_argument(std::string("'") + member + "' is not base64: check its alphabet and padding");
+  }
+  return std::move(*bytes);
+}
+
+void parse_event(std::string_view line, const Event& defaults, Event& event, const OtherMember& other) {
   if (!is_json(line)) {
     // Valid lines take the fast path above; only for the message it is parsed again, to learn where it goes wrong.
     std::string why = "not valid JSON";
@@ -57,21 +66,21 @@ void parse_event(std::string_view line, const Event& defaults, Event& event) {
   bool has_data = false;
   for_each_member(line, [&](const std::string& name, std::string_view value) {
     if (name == "topic") {
-      event.topic = text_of(value, "topic");
+      event.topic = string_member(value, "topic");
       has_topic = true;
     } else if (name == "data") {
       // A string's content; anything else byte for byte as it stands in the line.
       event.payload = value[0] == '"' ? nlohmann::json::parse(value).get<std::string>() : std::string(value);
       has_data = true;
     } else if (name == "data_base64") {  // what `shmtool sub` prints of a payload that is no text
-      auto bytes = base64_decode(text_of(value, "data_base64"));
-      if (!bytes) throw std::invalid_argument("'data_base64' is not base64: check its alphabet and padding");
-      event.payload = std::move(*bytes);
+      event.payload = base64_member(value, "data_base64");
       has_data = true;
     } else if (name == "key" && value != "null") {
-      event.key = text_of(value, "key");
+      event.key = string_member(value, "key");
     } else if (name == "headers" && value != "null") {
       event.headers = headers_of(value);
+    } else if (other) {
+      other(name, value);
     }
   });
   if (!has_topic) throw std::invalid_argument("'topic' is missing: each object needs topic and data");
@@ -79,26 +88,75 @@ void parse_event(std::string_view line, const Event& defaults, Event& event) {
     throw std::invalid_argument("'data' is missing: each object needs topic and data (\"\" is an empty event)");
 }
 
-LineReader::LineReader(std::string path, std::uint64_t passes) : path_(std::move(path)), passes_left_(passes) {
+ByteInput::ByteInput(std::string path) : path_(std::move(path)) {
   if (path_ == "-") {
     fd_ = STDIN_FILENO;
-    remember_ = passes > 1;
     return;
   }
   fd_ = ::open(path_.c_str(), O_RDONLY | O_CLOEXEC);
   if (fd_ < 0) throw Failure(status_usage, path_ + ": can't open it: " + std::strerror(errno) + ": check the path");
-  if (passes > 1 && ::lseek(fd_, 0, SEEK_CUR) < 0) remember_ = true;  // a pipe by name can be read only once
 }
 
-LineReader::~LineReader() {
+ByteInput::~ByteInput() {
   if (fd_ > STDIN_FILENO) ::close(fd_);
 }
 
-std::string LineReader::where() const { return (path_ == "-" ? "stdin" : path_) + ":" + std::to_string(line_number_); }
+bool ByteInput::can_rewind() const noexcept { return fd_ != STDIN_FILENO && ::lseek(fd_, 0, SEEK_CUR) >= 0; }
+
+void ByteInput::rewind() noexcept {
+  ::lseek(fd_, 0, SEEK_SET);
+  ended_ = false;
+}
+
+bool ByteInput::more() {
+  constexpr std::size_t chunk_bytes = 256u << 10;
+  buffer_.erase(0, at_);
+  at_ = 0;
+  while (!ended_ && !stop_requested()) {
+    // A signal must end a wait for stdin even if it arrives just before the read.
+    pollfd readable{fd_, POLLIN, 0};
+    if (::poll(&readable, 1, 100) <= 0) continue;
+    const std::size_t old_bytes = buffer_.size();
+    // A long line or record is read in fewer and fewer steps.
+    buffer_.resize(old_bytes + std::max(chunk_bytes, old_bytes));
+    const ssize_t bytes = ::read(fd_, buffer_.data() + old_bytes, buffer_.size() - old_bytes);
+    const int error = errno;
+    buffer_.resize(old_bytes + (bytes > 0 ? static_cast<std::size_t>(bytes) : 0));
+    if (bytes > 0) return true;
+    if (bytes == 0) ended_ = true;
+    if (bytes < 0 && error != EINTR && error != EAGAIN) {
+      throw Failure(status_refused, path_ + ": can't read it: " + std::strerror(error) + ": check the file");
+    }
+  }
+  return false;
+}
+
+bool take_line(ByteInput& input, std::string& line, bool& whole) {
+  for (std::size_t searched = 0;;) {
+    const std::string_view bytes = input.bytes();
+    const std::size_t end = bytes.find('\n', searched);
+    whole = end != std::string_view::npos;
+    if (whole || (input.ended() && !bytes.empty())) {
+      line.assign(bytes.substr(0, end));
+      input.consume(whole ? end + 1 : bytes.size());
+      return true;
+    }
+    searched = bytes.size();
+    if (!input.more() && !input.ended()) return false;  // a signal
+    if (input.ended() && input.bytes().empty()) return false;
+  }
+}
+
+LineReader::LineReader(std::string path, std::uint64_t passes) : input_(std::move(path)), passes_left_(passes) {
+  remember_ = passes > 1 && !input_.can_rewind();  // a pipe by name can be read only once, too
+}
+
+std::string LineReader::where() const { return input_.name() + ":" + std::to_string(line_number_); }
 
 bool LineReader::next(std::string& line) {
   while (!stop_requested() && passes_left_ > 0) {
-    if (!replaying_ && next_of_file(line)) {
+    if (bool whole = false; !replaying_ && take_line(input_, line, whole)) {
+      ++line_number_;
       if (remember_) remembered_.push_back(line);
       return true;
     }
@@ -110,48 +168,9 @@ bool LineReader::next(std::string& line) {
     --passes_left_;
     line_number_ = 0;
     replaying_ = remember_;
-    if (!remember_) {
-      ::lseek(fd_, 0, SEEK_SET);
-      ended_ = false;
-    }
+    if (!remember_) input_.rewind();
   }
   return false;
-}
-
-bool LineReader::next_of_file(std::string& line) {
-  std::size_t searched = at_;
-  while (true) {
-    const std::size_t end = buffer_.find('\n', searched);
-    if (end != std::string::npos || (ended_ && at_ < buffer_.size())) {
-      const std::size_t length = (end == std::string::npos ? buffer_.size() : end) - at_;
-      line.assign(buffer_, at_, length);
-      at_ = end == std::string::npos ? buffer_.size() : end + 1;
-      ++line_number_;
-      return true;
-    }
-    if (ended_ || stop_requested()) return false;
-    searched = buffer_.size() - at_;
-    fill();
-  }
-}
-
-// Moves what is left to the front and reads more behind it.
-void LineReader::fill() {
-  constexpr std::size_t chunk_bytes = 256u << 10;
-  buffer_.erase(0, at_);
-  at_ = 0;
-  const std::size_t old_bytes = buffer_.size();
-  // A signal must end a wait for stdin even if it arrives just before the read.
-  pollfd readable{fd_, POLLIN, 0};
-  if (::poll(&readable, 1, 100) <= 0) return;
-  buffer_.resize(old_bytes + chunk_bytes);
-  const ssize_t bytes = ::read(fd_, buffer_.data() + old_bytes, chunk_bytes);
-  const int error = errno;
-  buffer_.resize(old_bytes + (bytes > 0 ? static_cast<std::size_t>(bytes) : 0));
-  if (bytes == 0) ended_ = true;
-  if (bytes < 0 && error != EINTR && error != EAGAIN) {
-    throw Failure(status_refused, path_ + ": can't read it: " + std::strerror(error) + ": check the file");
-  }
 }
 
 }  // namespace ackring::tools

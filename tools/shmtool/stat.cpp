@@ -1,6 +1,8 @@
 // shmtool stat: counters of a bus, as tables or as JSON.
 #include <algorithm>
+#include <cmath>
 #include <memory>
+#include <stdexcept>
 #include <vector>
 
 #include <fmt/format.h>
@@ -9,6 +11,7 @@
 #include "tools/common/table.hpp"
 #include "tools/common/units.hpp"
 #include "tools/shmtool/commands.hpp"
+#include "tools/shmtool/stat_watch.hpp"
 
 namespace ackring::tools {
 namespace {
@@ -16,6 +19,15 @@ namespace {
 std::string number(const nlohmann::json& object, const char* key) {
   const auto found = object.find(key);
   return found != object.end() && found->is_number() ? format_count(found->get<std::uint64_t>()) : "-";
+}
+
+// Of a look of --watch: a counter's change per second.
+std::string rate(const nlohmann::json& subscription, const char* counter) {
+  const auto& per_s = subscription.at("per_s").at(counter);
+  if (!per_s.is_number()) return "-";
+  const double value = per_s.get<double>();
+  return value == 0 || value >= 100 ? format_count(static_cast<std::uint64_t>(std::llround(value)))
+                                    : fmt::format("{:.1f}", value);
 }
 
 std::uint64_t dropped(const nlohmann::json& subscription) {
@@ -44,25 +56,48 @@ std::string one_text(const nlohmann::json& subscription) {
     std::string text = value.is_string() ? value.get<std::string>() : value.dump();
     if (value.is_number_unsigned()) text = format_count(value.get<std::uint64_t>());
     if (key == "patterns") text = patterns(subscription);
+    if (key == "per_s") continue;
     table.add({key, text});
+  }
+  for (const char* counter : rate_counters) {
+    if (subscription.contains("per_s")) table.add({std::string(counter) + "/s", rate(subscription, counter)});
   }
   return table.text().substr(1);  // without the empty line of titles
 }
 
-int run(const Globals& globals, const std::string& name, bool json) {
-  const nlohmann::json document = stat_document(globals);
-  if (name.empty()) {
-    print(json ? document.dump() + "\n" : stat_text(document));
-    return status_done;
-  }
+struct StatOptions {
+  std::string name;
+  bool json = false;
+  bool watched = false;
+  Nanoseconds interval = std::chrono::seconds(1);
+  std::uint64_t count = 0;  // 0: no limit
+};
+
+// What is printed of the document.
+std::string text_of(const nlohmann::json& document, const Globals& globals, const StatOptions& options) {
+  if (options.name.empty()) return options.json ? document.dump() + "\n" : stat_text(document);
   for (const auto& subscription : document.at("subscriptions")) {
-    if (subscription.at("name") != name) continue;
-    print(json ? subscription.dump() + "\n" : one_text(subscription));
+    if (subscription.at("name") != options.name) continue;
+    return options.json ? subscription.dump() + "\n" : one_text(subscription);
+  }
+  throw Failure(status_not_so,
+                fmt::format("subscription '{}': bus '{}' has none of this name: see shmtool subscription ls",
+                            options.name, globals.bus));
+}
+
+int run(const Globals& globals, const StatOptions& options) {
+  if (!options.watched) {
+    print(text_of(stat_document(globals), globals, options));
     return status_done;
   }
-  throw Failure(
-      status_not_so,
-      fmt::format("subscription '{}': bus '{}' has none of this name: see shmtool subscription ls", name, globals.bus));
+  catch_stop_signals();
+  StatRates rates;
+  return watch(options.interval, options.count, [&] {
+    nlohmann::json document = stat_document(globals);
+    rates.add_to(document, monotonic_ns());
+    const std::string text = text_of(document, globals, options);
+    return options.json ? text : format_time(realtime_ns()) + "  " + text + "\n";
+  });
 }
 
 }  // namespace
@@ -92,15 +127,31 @@ std::string stat_text(const nlohmann::json& document) {
   }
   text += publishers.text() + "\n";
 
-  Table subscriptions({"SUBSCRIPTION", "PATTERNS", ">MEMBERS", ">MATCHED", ">DELIVERED", ">ACKED", ">QUEUED",
-                       ">IN FLIGHT", ">RETRY", ">REDELIVERED", ">DROPPED", ">DEAD", ">LAG"});
-  for (const auto& subscription : document.at("subscriptions")) {
-    subscriptions.add({subscription.at("name"), patterns(subscription), number(subscription, "members"),
-                       number(subscription, "matched"), number(subscription, "delivered"),
-                       number(subscription, "acked"), number(subscription, "queued"), number(subscription, "in_flight"),
-                       number(subscription, "retry_waiting"), number(subscription, "redelivered"),
-                       format_count(dropped(subscription)), number(subscription, "dlq_size"),
-                       number(subscription, "lag")});
+  std::vector<std::string> columns = {"SUBSCRIPTION", "PATTERNS", ">MEMBERS",   ">MATCHED", ">DELIVERED",
+                                      ">ACKED",       ">QUEUED",  ">IN FLIGHT", ">RETRY",   ">REDELIVERED",
+                                      ">DROPPED",     ">DEAD",    ">LAG"};
+  const auto& all = document.at("subscriptions");
+  const bool watched = std::any_of(all.begin(), all.end(), [](const auto& one) { return one.contains("per_s"); });
+  if (watched) columns.insert(columns.end(), {">MATCHED/s", ">DELIVERED/s", ">ACKED/s", ">NACKED/s"});
+  Table subscriptions(columns);
+  for (const auto& subscription : all) {
+    std::vector<std::string> row = {subscription.at("name"),
+                                    patterns(subscription),
+                                    number(subscription, "members"),
+                                    number(subscription, "matched"),
+                                    number(subscription, "delivered"),
+                                    number(subscription, "acked"),
+                                    number(subscription, "queued"),
+                                    number(subscription, "in_flight"),
+                                    number(subscription, "retry_waiting"),
+                                    number(subscription, "redelivered"),
+                                    format_count(dropped(subscription)),
+                                    number(subscription, "dlq_size"),
+                                    number(subscription, "lag")};
+    for (const char* counter : rate_counters) {
+      if (watched) row.push_back(rate(subscription, counter));
+    }
+    subscriptions.add(row);
   }
   return text + subscriptions.text();
 }
@@ -110,13 +161,35 @@ void add_stat(CLI::App& app, Globals& globals) {
       app, "stat", "Counters of a bus, or of one subscription",
       "Works on a bus whose exchange is dead or stalled too. All of one answer is one consistent snapshot:\n"
       "matched = acked + queued + in_flight + retry_waiting + dlq_size + dlq_removed + dropped + expired + purged.\n\n"
-      "Examples:\n  shmtool stat --bus orders\n  shmtool stat billing --json | jq .lag");
-  auto name = std::make_shared<std::string>();
-  command.add_option("SUB", *name, "Name of a subscription");
-  auto json = std::make_shared<bool>(false);
-  command.add_flag("--json", *json, "JSON instead of tables");
-  command.callback(
-      [&globals, name, json] { globals.run = [&globals, name, json] { return run(globals, *name, *json); }; });
+      "--watch adds what was matched, delivered, acked and nacked per second since the look before; with --json, a "
+      "document "
+      "per\nline, where each subscription has `per_s`. SUB goes before --watch, or --watch has its interval.\n\n"
+      "Examples:\n  shmtool stat --bus orders\n  shmtool stat billing --json | jq .lag\n  shmtool stat --watch 2s");
+  auto options = std::make_shared<StatOptions>();
+  command.add_option("SUB", options->name, "Name of a subscription");
+  command.add_flag("--json", options->json, "JSON instead of tables");
+  auto* watched = command
+                      .add_option_function<std::vector<std::string>>(
+                          "--watch",
+                          [options = options.get()](const std::vector<std::string>& texts) {
+                            options->watched = true;
+                            if (texts.empty() || texts.front().empty()) return;
+                            try {
+                              options->interval = parse_duration(texts.front());
+                            } catch (const std::invalid_argument& error) {
+                              throw CLI::ValidationError("--watch", error.what());
+                            }
+                            if (options->interval > Nanoseconds{0}) return;
+                            throw CLI::ValidationError("--watch", "the time between two looks is 0: write 1s or so");
+                          },
+                          "Look again and again, this often (1s), until a signal or a closed pipe ends it")
+                      ->type_name("[DURATION]")
+                      ->expected(0, 1);
+  command.add_option("--count", options->count, "End after this many looks")
+      ->check(above_zero())
+      ->default_str("no limit")
+      ->needs(watched);
+  command.callback([&globals, options] { globals.run = [&globals, options] { return run(globals, *options); }; });
 }
 
 }  // namespace ackring::tools
