@@ -169,8 +169,11 @@ void Exchange::redo_route(std::uint64_t slot, std::uint64_t from, std::uint64_t 
   commit_sinks();
   drain(*ingress, 0, to, true);
   for (Queue* queue : touched_) queue->skip_through = queue->counted_through = 0;
-  report_.push_back("redo: routing of publisher " + ingress->name + " finished behind " + std::to_string(events) +
-                    " deliveries that were there");
+  report_.push_back({Notice::Level::info,
+                     "recovery.redo",
+                     "redo: routing of publisher " + ingress->name + " finished behind " + std::to_string(events) +
+                         " deliveries that were there",
+                     {{"publisher", ingress->name}, {"deliveries", events}}});
 }
 
 // A redo that has stopped before an event which some sink holds is not through: what the others lack has no room. If it
@@ -205,8 +208,11 @@ void Exchange::redo_pump(Queue& queue, std::uint64_t from) {
   queue.block.backlog_head = head;
   commit_sinks();
   queue.backlog.release_below(head);
-  report_.push_back("redo: " + std::to_string(left) + " events of subscription " + queue.options.name +
-                    " had left its backlog");
+  report_.push_back(
+      {Notice::Level::info,
+       "recovery.redo",
+       "redo: " + std::to_string(left) + " events of subscription " + queue.options.name + " had left its backlog",
+       {{"subscription", queue.options.name}, {"events", std::uint64_t{left}}}});
 }
 
 // A move of one event: its sinks, then the counters, then the mark at its source, which alone says that it has left.
@@ -249,7 +255,10 @@ void Exchange::redo_move(Queue& queue, TransactionKind kind, std::uint64_t from,
                   : kind == TransactionKind::expire   ? shm::LaterState::expired
                                                       : shm::LaterState::removed);
   }
-  report_.push_back("redo: a move of subscription " + queue.options.name + " finished");
+  report_.push_back({Notice::Level::info,
+                     "recovery.redo",
+                     "redo: a move of subscription " + queue.options.name + " finished",
+                     {{"subscription", queue.options.name}}});
 }
 
 }  // namespace ackring::exchange
