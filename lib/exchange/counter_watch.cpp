@@ -63,8 +63,8 @@ std::array<std::uint64_t, CounterWatch::reasons> CounterWatch::counts_of(const Q
 void CounterWatch::tick(std::uint64_t now_ns) {
   if (now_ns < next_round_ns_) return;
   const ShardHold held(lead_.peers());
-  const std::size_t until = std::min(places(), at_ + looks_per_tick);
-  for (; at_ < until; ++at_) look(at_, now_ns, false);
+  for (std::size_t looks = 0; at_ < places() && looks < looks_per_tick; ++at_)
+    looks += look(at_, now_ns, false) ? 1 : 0;
   if (at_ < places()) return;  // the next tick goes on
   at_ = 0;
   next_round_ns_ = now_ns + round_ns;
@@ -72,15 +72,20 @@ void CounterWatch::tick(std::uint64_t now_ns) {
 
 void CounterWatch::finish(std::uint64_t now_ns) {
   const ShardHold held(lead_.peers());
-  for (std::size_t place = 0; place < places(); ++place) look(place, now_ns, true);
+  for (std::size_t place = 0; place < places(); ++place) (void)look(place, now_ns, true);
 }
 
-void CounterWatch::look(std::size_t place, std::uint64_t now_ns, bool all) {
+// False: nobody has this place.
+bool CounterWatch::look(std::size_t place, std::uint64_t now_ns, bool all) {
   if (place < lead_.publishers().size()) {
-    if (const auto& ingress = lead_.publishers()[place]) look(*ingress, now_ns, all);
-  } else if (const auto& queue = lead_.queues()[place - lead_.publishers().size()]) {
-    if (queue->role == Role::ordinary) look(*queue, now_ns, all);  // what X keeps for itself, it forgets as it is asked
+    const auto& ingress = lead_.publishers()[place];
+    if (ingress) look(*ingress, now_ns, all);
+    return ingress != nullptr;
   }
+  const auto& queue = lead_.queues()[place - lead_.publishers().size()];
+  if (queue && queue->role == Role::ordinary)
+    look(*queue, now_ns, all);  // X forgets what it keeps itself as it is asked
+  return queue != nullptr;
 }
 
 // How many of them have not been told yet, if it is time to.

@@ -50,7 +50,7 @@ class CounterWatch {
 
   static std::array<std::uint64_t, reasons> counts_of(const Queue& queue) noexcept;
   [[nodiscard]] std::size_t places() const noexcept { return lead_.publishers().size() + lead_.queues().size(); }
-  void look(std::size_t place, std::uint64_t now_ns, bool all);
+  bool look(std::size_t place, std::uint64_t now_ns, bool all);
   void look(const Queue& queue, std::uint64_t now_ns, bool all);
   void look(const Ingress& ingress, std::uint64_t now_ns, bool all);
   void look_whether_blocked(const Queue& queue, Subscription& seen, std::uint64_t now_ns);

@@ -266,13 +266,13 @@ class Config(LoggedPrograms):
         self.assertRegex(error.decode(), r"^ackring-exchange: \S+:1: from last: .+\n$")
 
     def test_reload(self):
-        self.write('shards = 1\n[log]\nlevel = "warn"\n')
+        self.write('[log]\nlevel = "warn"\n')
         process = self.exchange("--config", self.config)
         self.assertEqual(self.events(), [])
-        self.write('shards = 2\n[log]\nlevel = "info"\n[[subscription]]\nname = "s"\npatterns = "#"\n')
+        self.write('wait = "park"\n[log]\nlevel = "info"\n[[subscription]]\nname = "s"\npatterns = "#"\n')
         self.reload(process)
         self.assertEqual(self.stat()["subscriptions"][0]["name"], "s")
-        self.assertIn("key 'shards': it has another value now: that takes a restart", self.wait_for("config.restart")["text"])
+        self.assertIn("key 'wait': it has another value now: that takes a restart", self.wait_for("config.restart")["text"])
 
         self.write('[log]\nlevel = "debug"\n[[subscription]]\nname = "t"\npatterns = "#"\nttl = "x"\n')
         self.assertIn("all stays as it was", self.reload(process, "config.refused")["text"])

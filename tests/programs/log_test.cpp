@@ -115,6 +115,7 @@ TEST_CASE("who does not read a pipe holds up nobody; later he is told how many l
   REQUIRE(::pipe2(ends.data(), O_CLOEXEC | O_NONBLOCK) == 0);
   const std::string path = "/proc/self/fd/" + std::to_string(ends[1]);
   std::string read;
+  std::vector<std::string> names(3000);
   const auto drain = [&] {
     std::array<char, 65536> part{};
     const ssize_t got = ::read(ends[0], part.data(), part.size());
@@ -123,7 +124,6 @@ TEST_CASE("who does not read a pipe holds up nobody; later he is told how many l
   {
     Log log(LogSettings{spdlog::level::info, LogFormat::text, path});
     // Of as many kinds, so that none is cut off; more than the pipe and the queue before it hold.
-    std::vector<std::string> names(3000);
     for (std::size_t i = 0; i < names.size(); ++i) {
       names[i] = "kind" + std::to_string(i);
       log.tell({Notice::Level::info, names[i].c_str(), std::string(1000, 'x'), {}});

@@ -65,19 +65,14 @@ bool reloads(const Arguments& arguments, const Settings& settings) {
   return !arguments.config.empty() || !settings.log.file.empty() || !settings.access.empty();
 }
 
-std::string state_text(exchange::Host& host, const Settings& options) {
-  std::size_t shards = 0;
-  for (const exchange::Exchange* shard : host.core().shards()) shards += shard != nullptr ? 1 : 0;
-  return fmt::format("bus={} dir={} pid={} version={} shards={} generation={}", options.bus, options.directory,
-                     ::getpid(), ACKRING_VERSION, shards, host.core().generation());
-}
-
 exchange::Notice ready_notice(exchange::Host& host, const Settings& options, std::uint64_t began_ns) {
+  std::uint64_t shards = 0;
   std::uint64_t publishers = 0;
   std::uint64_t subscriptions = 0;
   std::uint64_t events = 0;
   std::uint64_t dead = 0;
   const exchange::Exchange& exchange = host.core();
+  for (const exchange::Exchange* shard : exchange.shards()) shards += shard != nullptr ? 1 : 0;
   for (const auto& ingress : exchange.publishers()) publishers += ingress && ingress->ring_page != nullptr ? 1 : 0;
   for (const auto& queue : exchange.queues()) {
     if (!queue) continue;
@@ -88,13 +83,15 @@ exchange::Notice ready_notice(exchange::Host& host, const Settings& options, std
   const std::uint64_t took_us = (monotonic_ns() - began_ns) / 1000;
   return {exchange::Notice::Level::info,
           "exchange.ready",
-          fmt::format("{}: {} subscriptions with {} events and {} dead letters, {} publishers, ready in {} us",
-                      state_text(host, options), subscriptions, events, dead, publishers, took_us),
+          fmt::format("bus={} dir={} pid={} version={} shards={} generation={}: {} subscriptions with {} events and {} "
+                      "dead letters, {} publishers, ready in {} us",
+                      options.bus, options.directory, ::getpid(), ACKRING_VERSION, shards, exchange.generation(),
+                      subscriptions, events, dead, publishers, took_us),
           {{"bus", options.bus},
            {"dir", options.directory},
            {"pid", static_cast<std::uint64_t>(::getpid())},
            {"version", std::string(ACKRING_VERSION)},
-           {"shards", std::uint64_t{options.shards}},
+           {"shards", shards},
            {"generation", exchange.generation()},
            {"subscriptions", subscriptions},
            {"events", events},
