@@ -2,7 +2,7 @@
 
 #include <unistd.h>
 
-#include <algorithm>
+#include <charconv>
 #include <map>
 #include <stdexcept>
 
@@ -117,8 +117,18 @@ class FileReader : public ConfigReader {
         settings.access_rules = rules;
       });
     } catch (const Failure& failure) {
-      result.errors.emplace_back(failure.what());
+      add_access_error(table, failure.what());
     }
+  }
+
+  // Only the first one, which says `FILE:LINE: key: why: what to do`.
+  void add_access_error(const toml::table& table, std::string_view message) {
+    std::size_t line = table.source().begin.line;
+    message.remove_prefix(name().size() + 1);
+    const std::size_t colon = message.find(": ");
+    std::from_chars(message.data(), message.data() + colon, line);
+    const std::size_t key = message.find(": ", colon + 2);
+    add_error(line, fmt::format("key 'access.{}'{}", message.substr(colon + 2, key - colon - 2), message.substr(key)));
   }
 };
 
@@ -129,9 +139,9 @@ ConfigFile parse_config(std::string_view text, const std::string& name) {
   try {
     reader.read(toml::parse(text, name));
   } catch (const toml::parse_error& error) {
-    reader.refuse(error.source().begin.line, "TOML", std::string(error.description()), "see https://toml.io");
+    reader.add_error(error.source().begin.line, fmt::format("no TOML: {}: see https://toml.io", error.description()));
   }
-  return std::move(reader.result);
+  return reader.take();
 }
 
 ConfigFile read_config_file(const std::string& path) {

@@ -23,7 +23,7 @@ class Flags {
     return app_.get_option_no_throw(flag);
   }
   /// Throws std::invalid_argument.
-  void give(CLI::Option& option, const std::string& text) {
+  static void give(CLI::Option& option, const std::string& text) {
     try {
       option.add_result(text);
       option.run_callback();
@@ -75,11 +75,20 @@ std::string ConfigReader::plain(std::string_view key) {
 }
 
 void ConfigReader::refuse(std::size_t line, std::string_view key, const std::string& why, const std::string& advice) {
-  result.errors.push_back(fmt::format("{}:{}: key '{}': {}: {}", name_, line, key, why, advice));
+  add_error(line, fmt::format("key '{}': {}: {}", key, why, advice));
 }
 
 void ConfigReader::note(const toml::node& at, std::string_view key, const std::string& message) {
-  result.errors.push_back(fmt::format("{}:{}: key '{}': {}", name_, at.source().begin.line, key, message));
+  add_error(at.source().begin.line, fmt::format("key '{}': {}", key, message));
+}
+
+void ConfigReader::add_error(std::size_t line, const std::string& message) {
+  errors_.emplace(line, fmt::format("{}:{}: {}", name_, line, message));
+}
+
+ConfigFile ConfigReader::take() {
+  for (auto& [line, error] : errors_) result.errors.push_back(std::move(error));
+  return std::move(result);
 }
 
 void ConfigReader::read_subscriptions(const toml::node& value) {
@@ -101,7 +110,7 @@ void ConfigReader::read_subscriptions(const toml::node& value) {
 }
 
 void ConfigReader::read_subscription(const toml::table& table) {
-  const std::size_t errors = result.errors.size();
+  const std::size_t errors = errors_.size();
   DeclaredSubscription declared;
   declared.where = fmt::format("{}:{}", name_, table.source().begin.line);
   for (const auto& [key, value] : table) {
@@ -131,8 +140,7 @@ void ConfigReader::read_subscription(const toml::table& table) {
   if (!table.contains("name")) refuse(table, "name", "it is missing", "give each subscription one");
   if (!table.contains("patterns")) refuse(table, "patterns", "it is missing", "write such as [\"orders.#\"]");
   // What each key says is allowed; all of them together may not be.
-  if (errors == result.errors.size() &&
-      attempt(table, "subscription", [&] { control::check_options(declared.options); })) {
+  if (errors == errors_.size() && attempt(table, "subscription", [&] { control::check_options(declared.options); })) {
     result.subscriptions.push_back(std::move(declared));
   }
 }
@@ -163,7 +171,7 @@ bool ConfigReader::read_option(const std::string& key, const toml::node& value, 
     return false;
   }
   return attempt(value, key, [&] {
-    flags.give(*option, *text);
+    Flags::give(*option, *text);
     SubscriptionOptions alone;
     flags.apply(alone);
     if (key == "group") alone.name = "any";  // a group without a name would be refused

@@ -1,10 +1,12 @@
 // ConfigReader: reads subscriptions of a file of settings, and notes all that is wrong, with the line where it stands.
 #pragma once
 
+#include <map>
 #include <set>
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <utility>
 
 #include "ackring/error.hpp"
 #include "tools/exchange/config_file.hpp"
@@ -14,7 +16,7 @@ namespace ackring::tools {
 
 class ConfigReader {
  public:
-  explicit ConfigReader(const std::string& name) : name_(name) {}
+  explicit ConfigReader(std::string name) : name_(std::move(name)) {}
 
   /// `value` is what stands behind the key [[subscription]].
   void read_subscriptions(const toml::node& value);
@@ -23,6 +25,10 @@ class ConfigReader {
     refuse(at.source().begin.line, key, why, advice);
   }
   void refuse(std::size_t line, std::string_view key, const std::string& why, const std::string& advice);
+  /// `FILE:LINE: message`.
+  void add_error(std::size_t line, const std::string& message);
+  /// The result, with all errors in the order of their lines.
+  [[nodiscard]] ConfigFile take();
   /// Does it, and notes what it throws about a value: std::invalid_argument (`why: what to do`) or Error. False: it threw.
   template <class Act>
   bool attempt(const toml::node& at, std::string_view key, const Act& act) {
@@ -41,7 +47,7 @@ class ConfigReader {
   [[nodiscard]] static std::string plain(std::string_view key);
   [[nodiscard]] const std::string& name() const noexcept { return name_; }
 
-  ConfigFile result;
+  ConfigFile result;  // without its errors
 
  private:
   void read_subscription(const toml::table& table);
@@ -50,7 +56,8 @@ class ConfigReader {
   void note(const toml::node& at, std::string_view key, const std::string& message);
 
   const std::string name_;
-  std::set<std::string> names_;  // of the subscriptions so far
+  std::multimap<std::size_t, std::string> errors_;  // by line
+  std::set<std::string> names_;                     // of the subscriptions so far
 };
 
 }  // namespace ackring::tools
