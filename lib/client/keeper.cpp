@@ -197,6 +197,7 @@ void Connection::keep() noexcept {
       pause = std::min(2 * pause, longest_pause_ms);
     }
   }
+  if (connected()) (void)send_posts_left();  // such as the farewells of endpoints
 }
 
 // Sleeps until the exchange hangs up (where connected) or, if asked, has room for more, the alarm is rung, or the time

@@ -6,6 +6,7 @@
 #include "lib/exchange/attempt.hpp"
 #include "lib/exchange/exchange.hpp"
 #include "lib/exchange/snapshot.hpp"
+#include "lib/shm/versioned.hpp"
 
 namespace ackring::exchange {
 
@@ -19,6 +20,22 @@ bool Exchange::dead_ready(Queue& queue, std::uint64_t bytes) {
   return ready;
 }
 
+shm::DeadReason dead_reason(std::string_view text) noexcept {
+  const std::string_view word = text.substr(0, text.find(':'));
+  if (word == "rejected") return shm::DeadReason::rejected;
+  if (word == "expired") return shm::DeadReason::expired;
+  if (word == "overflow") return shm::DeadReason::overflow;
+  if (word == "removed") return shm::DeadReason::removed;
+  return shm::DeadReason::max_deliveries;
+}
+
+void write_dead_reasons(Queue& queue, std::uint64_t n, std::uint64_t dead_of_n) {
+  queue.dead_reasons.n = n;
+  queue.dead_reasons.dead_of_n = dead_of_n;
+  shm::Environment::at(shm::CrashPoint::dead_reasons);
+  shm::write_block(queue.state->dead_version, queue.state->dead_reasons, queue.dead_reasons);
+}
+
 void Exchange::append_dead(Queue& queue, const ring::EventParts& event, const Attempt& attempt, const Later& later) {
   touch_log(queue, queue.state->dead, queue.dead, Queue::dead_log);
   shm::Environment::at(shm::CrashPoint::dead_append);
@@ -27,6 +44,7 @@ void Exchange::append_dead(Queue& queue, const ring::EventParts& event, const At
   ++queue.block.dead_of_n;
   ++queue.block.dead_events;
   ++queue.block.dead_lettered;
+  ++queue.dead_reasons.counts[static_cast<std::size_t>(dead_reason(later.reason))];
   queue.block.dead_bytes += bytes;
 }
 

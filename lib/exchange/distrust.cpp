@@ -31,7 +31,10 @@ void Exchange::distrust(Lane& lane, const char* why) {
   // relaxed: X's own word; a successor distrusts the page of a member without a client
   lane.ring_page->client.store(0, std::memory_order_relaxed);
   const std::string what = "the ack page of a member of subscription " + queue.options.name;
-  note(what + ": it counts as dead, what it held is delivered again: " + why);
+  note({Notice::Level::warning,
+        "member.distrusted",
+        what + ": it counts as dead, what it held is delivered again: " + why,
+        {{"subscription", queue.options.name}, {"client", lane.client}, {"why", std::string(why)}}});
   offences_.push_back({lane.client, what + " is damaged: " + why + "; the member lost its place"});
   activate(queue);
 }

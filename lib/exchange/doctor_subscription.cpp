@@ -160,6 +160,12 @@ void SubscriptionLook::check_block() {
   read_log(dead_, block_.dead_head, value(state_->dead_tail), state_->dead, block_.dead_of_n);
   compare("dead_lettered", "dead letters ever", block_.dead_events + block_.requeued + block_.dead_removed,
           block_.dead_lettered);
+  const shm::DeadReasonBlock& reasons = state_->dead_reasons[value(state_->dead_version) & 1];
+  // Those of the open transaction are counted by reason first.
+  const std::uint64_t ahead = reasons.n != n ? 0 : reasons.dead_of_n - (block_.n == n ? block_.dead_of_n : 0);
+  compare("dead_reasons", "dead letters ever, by reason",
+          std::accumulate(reasons.counts.begin(), reasons.counts.end(), std::uint64_t{0}),
+          block_.dead_lettered + ahead);
   if (!options_.dead_letter_topic.empty() && block_.dead_published > dead_.tail) {
     look_.violation(name, "dead_published",
                     "dead letters are published up to " + std::to_string(block_.dead_published) +

@@ -146,9 +146,9 @@ bool Exchange::step(std::uint64_t now_ns) {
 }
 
 // A client that comes back with new damage again and again must not fill X's memory with it.
-void Exchange::note(std::string line) {
+void Exchange::note(Notice notice) {
   constexpr std::size_t most_lines = 1000;
-  if (report_.size() < most_lines) report_.push_back(std::move(line));
+  if (report_.size() < most_lines) report_.push_back(std::move(notice));
   if (shard_ != 0) call_lead();  // who tells people
 }
 
@@ -173,7 +173,15 @@ void Exchange::tick(std::uint64_t now_ns) {
       queue.has_orphans = !bring_back(queue) || queue.dispatched();
     if (queue.ending && !queue.has_member() && queue.block.dead_events == 0 && pending(queue) == 0 &&
         !has_unannounced(queue)) {
-      if (!try_to_remove(queue)) ++i;
+      const std::string name = queue.options.name;
+      if (!try_to_remove(queue)) {
+        ++i;
+      } else {
+        note({Notice::Level::info,
+              "subscription.removed",
+              "subscription " + name + ": removed: nothing is left in it",
+              {{"subscription", name}}});
+      }
       continue;
     }
     if (queue.ephemeral && !queue.has_member()) {

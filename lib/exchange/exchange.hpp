@@ -20,7 +20,6 @@
 #include <memory>
 #include <string>
 #include <string_view>
-#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -34,6 +33,7 @@
 #include "lib/exchange/ingress.hpp"
 #include "lib/exchange/last_values.hpp"
 #include "lib/exchange/moves.hpp"
+#include "lib/exchange/notice.hpp"
 #include "lib/exchange/peers.hpp"
 #include "lib/exchange/queue.hpp"
 #include "lib/exchange/route_table.hpp"
@@ -93,8 +93,7 @@ class Exchange {
   [[nodiscard]] Ingress* find_publisher(std::uint16_t slot, std::uint64_t incarnation) noexcept;
   [[nodiscard]] Queue* find_queue(std::string_view name) noexcept;
   [[nodiscard]] Queue* find_queue(std::uint64_t id) noexcept;
-  /// Clients whose connections are to be closed; each offence once.
-  [[nodiscard]] std::vector<Offence> take_offences() noexcept { return std::exchange(offences_, {}); }
+  [[nodiscard]] std::vector<Offence> take_offences() noexcept { return std::exchange(offences_, {}); }  // each once
   /// Client incarnations that hold something, each once, and whose they are.
   [[nodiscard]] std::map<std::uint64_t, uid_t> holders() const;
 
@@ -144,10 +143,11 @@ class Exchange {
   [[nodiscard]] std::uint64_t generation() const noexcept { return generation_; }
   /// Lock files of clients that were there when it started; the service judges which of them are alive.
   [[nodiscard]] const std::vector<std::string>& client_files() const noexcept { return client_files_; }
-  /// What recovery found and did, and what was set aside since, for the log: one line each, and no more than 1,000.
-  [[nodiscard]] const std::vector<std::string>& report() const noexcept { return report_; }
-  /// The clock from which the delay of a retry counts: read after the verdict was seen, so that a thread that stands still
-  /// between both makes it longer and not shorter. Without one, the time of the tick counts.
+  /// What recovery found and did, and what was set aside since and not taken yet: no more than 1,000 of the latter.
+  [[nodiscard]] const std::vector<Notice>& report() const noexcept { return report_; }
+  [[nodiscard]] std::vector<Notice> take_report() noexcept { return std::exchange(report_, {}); }
+  /// From which the delay of a retry counts: read after the verdict was seen, so that a thread that stands still between
+  /// both makes it longer. Without one, the time of the tick counts.
   void set_retry_clock(std::uint64_t (*clock)()) noexcept;
   void set_full_ring_grace(std::uint64_t ns) noexcept;  // instead of full_ring_grace_ns
   /// Some process of the bus has no membarrier: from now on, hot sides fence.
@@ -167,7 +167,7 @@ class Exchange {
   void touch_log(Queue& queue, shm::Sink& sink, const log::SegmentLog& log, std::uint8_t which);
   static void count_source(Queue& queue, shm::TransactionKind kind, const shm::RecordHeader& record);
   static void write_counters(Queue& queue);
-  static bool commit_logs(Queue& queue);
+  bool commit_logs(Queue& queue);
   void commit_sinks();
   void commit_ingress(Ingress& ingress);
   void wake_members();
@@ -205,7 +205,7 @@ class Exchange {
 
   // exchange.cpp, waiting.cpp
   void activate(Queue& queue);
-  void note(std::string line);
+  void note(Notice notice);
   void rest_quiet_rings(std::uint64_t now_ns);
 
   // deliver.hpp, deliver.cpp
@@ -328,7 +328,7 @@ class Exchange {
   void recover_ring(Lane& lane);
   void raise_numbers(const std::vector<std::string>& files);
   [[nodiscard]] bool is_moving(const Queue& queue) const noexcept;
-  void recount(Queue& queue, std::vector<std::string>& notes);
+  void recount(Queue& queue, std::vector<Notice>& notes);
   bool holds_events(const std::string& ring_file, const std::string& cursor_file) const;
   void redo();
   void redo_route(std::uint64_t slot, std::uint64_t from, std::uint64_t to);
@@ -390,7 +390,7 @@ class Exchange {
   std::unique_ptr<LastValues> last_values_;           // if the bus keeps them
   std::unique_ptr<EventIds> event_ids_;               // if the bus keeps them
   std::vector<std::string> client_files_;
-  std::vector<std::string> report_;
+  std::vector<Notice> report_;
   std::vector<Offence> offences_;
   std::uint64_t bus_errors_ = 0;                      // as last seen
   bool calls_ = false;                                // the lead is to look after it

@@ -8,10 +8,12 @@
 #include <algorithm>
 #include <cerrno>
 #include <mutex>
+#include <optional>
 #include <utility>
 #include <vector>
 
 #include "ackring/error.hpp"
+#include "lib/exchange/counter_watch.hpp"
 #include "lib/exchange/exchange.hpp"
 #include "lib/exchange/service.hpp"
 #include "lib/exchange/shard_threads.hpp"
@@ -49,12 +51,13 @@ struct Host::State {
   std::unique_ptr<Service> service;
   control::Listener listener;
   std::mutex waiting_mutex;
-  std::vector<control::Socket> waiting;  // from connect(), until the loop takes them
+  std::vector<control::Socket> waiting;      // from connect(), until the loop takes them
+  std::vector<std::function<void()>> calls;  // … and from call()
   std::uint64_t next_tick_ns = 0;
   std::uint64_t next_control_ns = 0;
-  std::uint64_t moved_ns = 0;  // when events last moved
-  Account newcomers;           // what accepting them takes
-  std::size_t told = 0;        // lines of the exchange's report
+  std::uint64_t moved_ns = 0;            // when events last moved
+  Account newcomers;                     // what accepting them takes
+  std::optional<CounterWatch> counters;  // if somebody wants to know
 
   void watch(int fd, epoll_event& event) const;
   void wake() const noexcept;
@@ -116,8 +119,10 @@ Host::Host(std::shared_ptr<shm::Directory> directory, std::string bus, HostOptio
   page.tick_ns.store(shm::Environment::now_ns(), std::memory_order_relaxed);  // relaxed: a sign of life
   state.exchange->set_fence_required(!membarrier);
   state.tell();
+  if (state.options.on_notice) state.counters.emplace(*state.exchange, state.options.on_notice);
   state.exchange->set_retry_clock(&shm::Environment::now_ns);
-  state.service = std::make_unique<Service>(*state.directory, *state.exchange, state.bus, state.epoll.get());
+  state.service = std::make_unique<Service>(*state.directory, *state.exchange, state.bus, state.epoll.get(),
+                                            state.options.on_notice);
   if (state.options.listen) {
     state.listener = control::Listener(state.directory->path("exchange.sock"), state.options.socket_mode,
                                        state.options.socket_group);
@@ -154,6 +159,16 @@ control::Socket Host::connect() {
   return std::move(theirs);
 }
 
+void Host::call(std::function<void()> what) {
+  {
+    const std::lock_guard guard(state_->waiting_mutex);
+    state_->calls.push_back(std::move(what));
+  }
+  state_->wake();
+}
+
+Exchange& Host::core() noexcept { return *state_->exchange; }
+
 void Host::State::watch(int fd, epoll_event& event) const {
   if (::epoll_ctl(epoll.get(), EPOLL_CTL_ADD, fd, &event) != 0) {
     throw shm::system_error("exchange", "can't watch its descriptors", errno);
@@ -163,10 +178,17 @@ void Host::State::watch(int fd, epoll_event& event) const {
 void Host::State::take_waiting() {
   std::uint64_t count = 0;
   [[maybe_unused]] const ssize_t got = ::read(stop_event.get(), &count, sizeof count);
-  const std::lock_guard guard(waiting_mutex);
-  const std::uint64_t now_ns = shm::Environment::now_ns();
-  for (control::Socket& socket : waiting) service->accept(std::move(socket), now_ns);
-  waiting.clear();
+  std::vector<std::function<void()>> asked;
+  {
+    const std::lock_guard guard(waiting_mutex);
+    const std::uint64_t now_ns = shm::Environment::now_ns();
+    for (control::Socket& socket : waiting) service->accept(std::move(socket), now_ns);
+    waiting.clear();
+    asked.swap(calls);
+  }
+  if (asked.empty()) return;
+  const ShardHold held(exchange->peers());
+  for (const std::function<void()>& what : asked) what();
 }
 
 // A crowd that comes and goes again and again gets a share of X's time, like a user who asks without end.
@@ -220,13 +242,13 @@ void Host::State::tick(std::uint64_t now_ns) {
   service->tick(now_ns);
   next_tick_ns = now_ns + tick_ns;
   tell();
+  if (counters) counters->tick(now_ns);
 }
 
+// What nobody wants to know stays in the report, up to its limit.
 void Host::State::tell() {
-  const std::vector<std::string>& report = exchange->report();
-  for (; told != report.size(); ++told) {
-    if (options.on_note) options.on_note(report[told]);
-  }
+  if (!options.on_notice || exchange->report().empty()) return;
+  for (const Notice& notice : exchange->take_report()) options.on_notice(notice);
 }
 
 void Host::run() {
@@ -294,6 +316,7 @@ void Host::run() {
   for (int i = 0; i < 1'000'000 && step(); ++i) {
   }
   state.tick(now_ns);
+  if (state.counters) state.counters->finish(now_ns);
   exchange.close();
   state.listener.close();
   state.service->close_all();

@@ -12,9 +12,12 @@
 #include "ackring/options.hpp"
 #include "lib/control/access.hpp"
 #include "lib/control/socket.hpp"
+#include "lib/exchange/notice.hpp"
 #include "lib/shm/directory.hpp"
 
 namespace ackring::exchange {
+
+class Exchange;
 
 struct HostOptions {
   Wait wait = Wait::adaptive;
@@ -26,8 +29,8 @@ struct HostOptions {
   bool guard_bus_errors =
       false;  // a client may cut its files short (shm/bus_error_guard.hpp): the process's SIGBUS is ours
   control::AccessRules access = {};
-  /// Called on the thread that makes or runs the host, with what recovery found and what was set aside since, a line each.
-  std::function<void(const std::string& line)> on_note = {};
+  /// Called on the thread that makes or runs the host, between batches of events: what takes long holds up everybody.
+  NoticeSink on_notice = {};
 };
 
 class Host {
@@ -46,6 +49,11 @@ class Host {
   void stop() noexcept;
   /// A connection without a name, served like any other. Any thread.
   [[nodiscard]] control::Socket connect();
+  /// Has the thread in run() do this soon, while all shards are held. What it throws ends run(). Any thread. After run() it
+  /// is not done any more.
+  void call(std::function<void()> what);
+  /// For whoever is in call(), or has not called run() yet.
+  [[nodiscard]] Exchange& core() noexcept;
 
   /// What a child of a fork must not keep: the lock, and what run() waits with. They stay the same until destruction.
   [[nodiscard]] std::array<int, 3> descriptors() const noexcept;

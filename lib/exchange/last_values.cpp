@@ -109,7 +109,8 @@ void Exchange::redo_clean(Queue& queue) {
   }
   commit_sinks();
   queue.backlog.release_below(block.backlog_head);
-  report_.push_back("redo: " + std::to_string(block.backlog_of_n) + " last values had moved");
+  report_.push_back(
+      {Notice::Level::info, "recovery.redo", "redo: " + std::to_string(block.backlog_of_n) + " last values had moved"});
 }
 
 // A subscription that is being made gets the last event of each topic that it matches, in the order in which they were

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string_view>
 
 #include "lib/exchange/queue.hpp"
 #include "lib/ring/record.hpp"
@@ -21,6 +22,10 @@ bool goes_behind(const Queue& queue, const shm::RecordHeader& record);
 bool waits_for_retry(const Queue& queue, const shm::RecordHeader& record);
 bool may_dispatch(const Queue& queue, const shm::RecordHeader* record);
 bool expired(const Queue& queue, const ring::EventParts& event, std::uint64_t now_ns);
+/// What counts a dead letter with this reason.
+shm::DeadReason dead_reason(std::string_view text) noexcept;
+/// Dead letters up to the `dead_of_n`-th of transaction `n` are counted by reason.
+void write_dead_reasons(Queue& queue, std::uint64_t n, std::uint64_t dead_of_n);
 Lane* member_with_room(Queue& queue, std::uint64_t bytes);
 
 }  // namespace ackring::exchange

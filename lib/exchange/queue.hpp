@@ -73,6 +73,7 @@ struct Queue {
 
   shm::SubscriptionBlock block{};
   shm::SubscriptionSegment* state = nullptr;
+  shm::DeadReasonBlock dead_reasons{};
 
   // Identity.
   std::uint64_t id = 0;

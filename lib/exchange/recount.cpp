@@ -104,7 +104,7 @@ bool Exchange::is_moving(const Queue& queue) const noexcept {
 
 // Walks the logs of a subscription; throws Error (damaged) at what is no record. Counters that do not agree with them are
 // put right, but for one that a redo looks at first.
-void Exchange::recount(Queue& queue, std::vector<std::string>& notes) {
+void Exchange::recount(Queue& queue, std::vector<Notice>& notes) {
   const shm::Intent& intent = last_intent(*page_, queue.shard);
   const std::uint64_t n = intent.n.load(std::memory_order_acquire);  // acquire(intent.n): its record
   const auto kind = static_cast<shm::TransactionKind>(intent.kind.load(std::memory_order_relaxed));  // relaxed: after n
@@ -145,8 +145,11 @@ void Exchange::recount(Queue& queue, std::vector<std::string>& notes) {
     right = right && *counter == counted;
     *counter = counted;
   }
-  if (!right)
-    notes.push_back("subscription " + queue.options.name + ": its counters did not agree with its logs: recounted");
+  if (right) return;
+  notes.push_back({Notice::Level::warning,
+                   "recovery.recounted",
+                   "subscription " + queue.options.name + ": its counters did not agree with its logs: recounted",
+                   {{"subscription", queue.options.name}}});
 }
 
 }  // namespace ackring::exchange

@@ -40,7 +40,7 @@ struct Exchange::FoundSubscription {
   std::vector<std::string> names;
   std::unique_ptr<Queue> queue;  // nullptr: it is none, or damaged
   std::string damage;
-  std::vector<std::string> notes;  // for the report
+  std::vector<Notice> notes;  // for the report
 };
 
 void Exchange::recover_subscriptions(const std::vector<std::string>& files) {
@@ -86,13 +86,20 @@ void Exchange::recover_subscriptions(const std::vector<std::string>& files) {
       const Queue& queue = add_queue(std::move(subscription.queue));
       queue.each_lane([&](const Lane& lane) {
         if (!lane.leaving) return;
-        report_.push_back("subscription " + queue.options.name +
-                          ": the ack page of a member is damaged: it counts as dead, what it held is delivered again");
+        report_.push_back(
+            {Notice::Level::warning,
+             "member.distrusted",
+             "subscription " + queue.options.name +
+                 ": the ack page of a member is damaged: it counts as dead, what it held is delivered again",
+             {{"subscription", queue.options.name}}});
       });
     }
     if (subscription.damage.empty()) continue;
-    report_.push_back("subscription " + std::to_string(subscription.id) +
-                      ": damaged, set aside: " + subscription.damage);
+    report_.push_back(
+        {Notice::Level::error,
+         "recovery.damaged",
+         "subscription " + std::to_string(subscription.id) + ": damaged, set aside: " + subscription.damage,
+         {{"number", subscription.id}, {"why", subscription.damage}}});
     for (const std::string& name : subscription.names) {
       if (directory_.exists(name)) directory_.rename(name, "damaged." + name);
     }
@@ -126,6 +133,7 @@ void Exchange::recover_subscription(FoundSubscription& found) {
     check_bytes(queue->state_segment, sizeof(shm::SubscriptionSegment));
     queue->state = queue->state_segment.as<shm::SubscriptionSegment>();
     queue->block = shm::read_block(queue->state->version, queue->state->blocks);
+    queue->dead_reasons = shm::read_block(queue->state->dead_version, queue->state->dead_reasons);
     check_block(*queue->state, queue->block, *page_, prefix + ".state");
     queue->shard = shard_of(*queue->state);
     if (queue->shard != 0 && control::is_reserved(queue->options.name)) {
@@ -302,7 +310,10 @@ void Exchange::recover_publisher(std::size_t slot) {
     });
   } catch (const Error& error) {
     if (passes(error.code())) throw;
-    report_.push_back("publisher " + of_lead.name + ": damaged, set aside: " + error.what());
+    report_.push_back({Notice::Level::error,
+                       "recovery.damaged",
+                       "publisher " + of_lead.name + ": damaged, set aside: " + error.what(),
+                       {{"publisher", of_lead.name}, {"why", std::string(error.what())}}});
     for (const std::string& name :
          {ingress_name(of_lead.slot, of_lead.incarnation), cursor_name(of_lead.slot, of_lead.incarnation)}) {
       if (directory_.exists(name)) directory_.rename(name, "damaged." + name);
@@ -342,7 +353,10 @@ void Exchange::remove_strays(const std::vector<std::string>& files) {
     }
     if (!directory_.exists(name)) continue;  // it has been set aside just now
     if (kind != name.size() && holds_events(name, cursor_file)) {
-      report_.push_back(name + ": nothing names this ring of a publisher, and it holds events: set aside");
+      report_.push_back({Notice::Level::error,
+                         "recovery.damaged",
+                         name + ": nothing names this ring of a publisher, and it holds events: set aside",
+                         {{"file", name}}});
       directory_.rename(name, "damaged." + name);
       if (directory_.exists(cursor_file)) directory_.rename(cursor_file, "damaged." + cursor_file);
       continue;

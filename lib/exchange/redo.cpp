@@ -2,6 +2,7 @@
 // the counters up to that, and decides again only for what is missing, behind it. Doing it twice, or dying in it, changes
 // nothing: what is held stays held, what is counted is marked as counted.
 #include <algorithm>
+#include <array>
 
 #include "ackring/error.hpp"
 #include "lib/exchange/exchange.hpp"
@@ -27,6 +28,7 @@ struct Held {
   std::uint64_t delayed_bytes = 0;  // of these
   std::uint64_t dead = 0;
   std::uint64_t dead_bytes = 0;
+  std::array<std::uint64_t, shm::dead_reason_slots> dead_reasons{};  // of those that are not counted by reason yet
   std::uint64_t last_sequence = 0;
   std::uint64_t last_delivery = 0;
   [[nodiscard]] bool any() const { return ring + backlog + retry + dead != 0; }
@@ -61,6 +63,7 @@ Held find_held(Queue& queue, std::uint64_t n) {
       position = log::SegmentLog::next(position, *header);
     }
   }
+  const std::uint64_t reasons_counted = queue.dead_reasons.n == n ? queue.dead_reasons.dead_of_n : 0;
   const auto find_in_log = [&](const shm::Sink& sink, const log::SegmentLog& log, std::uint64_t head,
                                std::uint64_t counted, std::uint64_t& count, std::uint64_t& bytes, bool is_retry) {
     if (sink.n.load(std::memory_order_acquire) != n) return;  // acquire(sink.n): base belongs to n
@@ -69,9 +72,14 @@ Held find_held(Queue& queue, std::uint64_t n) {
     while (const RecordHeader* header = log.at(position)) {
       held.last_sequence = std::max(held.last_sequence, header->sequence);
       held.last_delivery = std::max(held.last_delivery, header->delivery);
-      if (++count > counted) {
+      const ring::EventParts event = ring::parts(reinterpret_cast<const std::byte*>(header));
+      ++count;
+      if (!is_retry && count > reasons_counted) {
+        ++held.dead_reasons[static_cast<std::size_t>(dead_reason(reason_of(event)))];
+      }
+      if (count > counted) {
         bytes += header->bytes;
-        if (is_retry && is_untaken(ring::parts(reinterpret_cast<const std::byte*>(header)))) {
+        if (is_retry && is_untaken(event)) {
           ++held.delayed;
           held.delayed_bytes += header->bytes;
         }
@@ -88,7 +96,8 @@ Held find_held(Queue& queue, std::uint64_t n) {
 }
 
 // Brings the counters up to what the logs behind the backlog hold.
-void count_held(shm::SubscriptionBlock& block, const Held& held) {
+void count_held(Queue& queue, const Held& held, std::uint64_t n) {
+  shm::SubscriptionBlock& block = queue.block;
   if (held.retry > block.retry_of_n) {
     block.retry_events += held.retry - block.retry_of_n;
     block.retry_bytes += held.retry_bytes;
@@ -103,6 +112,9 @@ void count_held(shm::SubscriptionBlock& block, const Held& held) {
     block.dead_of_n = held.dead;
   }
   if (held.backlog_expires) block.backlog_expires = 1;
+  if (held.dead == 0 || (queue.dead_reasons.n == n && queue.dead_reasons.dead_of_n >= held.dead)) return;
+  for (std::size_t i = 0; i < held.dead_reasons.size(); ++i) queue.dead_reasons.counts[i] += held.dead_reasons[i];
+  write_dead_reasons(queue, n, held.dead);
 }
 
 }  // namespace
@@ -157,7 +169,7 @@ void Exchange::redo_route(std::uint64_t slot, std::uint64_t from, std::uint64_t 
       block.backlog_bytes += held.uncounted_bytes;
       block.backlog_of_n = held.backlog;
     }
-    count_held(block, held);
+    count_held(queue, held, n_);
     block.ring_of_n = held.ring;
     block.matched = std::max(block.matched, held.last_delivery);
     // What waits before the backlog is known only after the redo.
@@ -169,8 +181,11 @@ void Exchange::redo_route(std::uint64_t slot, std::uint64_t from, std::uint64_t 
   commit_sinks();
   drain(*ingress, 0, to, true);
   for (Queue* queue : touched_) queue->skip_through = queue->counted_through = 0;
-  report_.push_back("redo: routing of publisher " + ingress->name + " finished behind " + std::to_string(events) +
-                    " deliveries that were there");
+  report_.push_back({Notice::Level::info,
+                     "recovery.redo",
+                     "redo: routing of publisher " + ingress->name + " finished behind " + std::to_string(events) +
+                         " deliveries that were there",
+                     {{"publisher", ingress->name}, {"deliveries", events}}});
 }
 
 // A redo that has stopped before an event which some sink holds is not through: what the others lack has no room. If it
@@ -201,12 +216,15 @@ void Exchange::redo_pump(Queue& queue, std::uint64_t from) {
     head = log::SegmentLog::next(head, *record);
   }
   queue.block.ring_of_n = held.ring;
-  count_held(queue.block, held);
+  count_held(queue, held, n_);
   queue.block.backlog_head = head;
   commit_sinks();
   queue.backlog.release_below(head);
-  report_.push_back("redo: " + std::to_string(left) + " events of subscription " + queue.options.name +
-                    " had left its backlog");
+  report_.push_back(
+      {Notice::Level::info,
+       "recovery.redo",
+       "redo: " + std::to_string(left) + " events of subscription " + queue.options.name + " had left its backlog",
+       {{"subscription", queue.options.name}, {"events", std::uint64_t{left}}}});
 }
 
 // A move of one event: its sinks, then the counters, then the mark at its source, which alone says that it has left.
@@ -231,7 +249,7 @@ void Exchange::redo_move(Queue& queue, TransactionKind kind, std::uint64_t from,
     block.backlog_of_n = held.backlog;
     block.backlog_events += held.backlog;
     block.backlog_bytes += held.uncounted_bytes;
-    count_held(block, held);
+    count_held(queue, held, n_);
     if (kind == TransactionKind::redeliver) ++block.redelivered;
     if (record != nullptr) count_source(queue, kind, *record);
     commit_sinks();
@@ -249,7 +267,10 @@ void Exchange::redo_move(Queue& queue, TransactionKind kind, std::uint64_t from,
                   : kind == TransactionKind::expire   ? shm::LaterState::expired
                                                       : shm::LaterState::removed);
   }
-  report_.push_back("redo: a move of subscription " + queue.options.name + " finished");
+  report_.push_back({Notice::Level::info,
+                     "recovery.redo",
+                     "redo: a move of subscription " + queue.options.name + " finished",
+                     {{"subscription", queue.options.name}}});
 }
 
 }  // namespace ackring::exchange

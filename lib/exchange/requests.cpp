@@ -70,11 +70,13 @@ void Service::handle(int fd, Client& client, control::Message& message) {
       reply = inspect(client, op, request);
     } else if (op.starts_with("subscription_")) {
       reply = subscription(client, op, request);
+      tell_operated(client, op, request);
     } else {
       throw Error(ErrorCode::protocol, "request '" + op.substr(0, 64) + "'", "there is no such operation");
     }
     reply.body["ok"] = true;
   } catch (const Error& error) {
+    if (error.code() != ErrorCode::protocol) tell_refused(client, request, error);
     reply = {};
     reply.body = error_body(error);
     if (error.code() == ErrorCode::protocol) closing = error.what();
@@ -146,6 +148,7 @@ Reply Service::hello(Client& client, const Json& request) {
                 {"pid", exchange_.page().pid.load(std::memory_order_relaxed)}};  // relaxed: a notice
   const control::Permissions permissions = permissions_of(client);
   if (!permissions.everything) reply.body["publish"] = permissions.publish;
+  tell_joined(client, resumed != 0);
   return reply;
 }
 
@@ -185,6 +188,7 @@ Reply Service::publisher(Client& client, const Json& request) {
                   {"name", grant.name},
                   {"next_sequence", grant.next_sequence},
                   {"ring_bytes", request.at("ring_bytes")}};
+    tell_publisher(client, *ingress, "publisher.opened", "opened");
   }
   if (reply.descriptors.empty()) ingress->bell = new_bell(tag(Source::publisher, ingress->slot), client.user, reply);
   ingress->has_bell = true;
@@ -195,7 +199,9 @@ Reply Service::publisher(Client& client, const Json& request) {
 Reply Service::publisher_close(Client& client, const Json& request) {
   Ingress* ingress =
       exchange_.find_publisher(request.at("slot").get<std::uint16_t>(), request.at("incarnation").get<std::uint64_t>());
-  if (ingress != nullptr && ingress->client == client.id) exchange_.detach_publisher(*ingress);
+  if (ingress == nullptr || ingress->client != client.id) return {};
+  tell_publisher(client, *ingress, "publisher.closed", "closed");
+  exchange_.detach_publisher(*ingress);
   return {};
 }
 
@@ -217,6 +223,7 @@ Reply Service::subscribe(Client& client, const Json& request) {
     if (held != nullptr && !held->dispatched() && held->lane.client == client.id && !held->lane.bell) {
       exchange_.detach_member(held->lane);
     }
+    const bool existed = held != nullptr;
     const MemberGrant grant = exchange_.attach_member(
         client.id, options, ephemeral, request.value("given", std::vector<std::string>{}), client.identity);
     lane = grant.lane;
@@ -232,6 +239,8 @@ Reply Service::subscribe(Client& client, const Json& request) {
     reply.body = {{"subscription", queue->id},         {"name", queue->options.name},
                   {"ack_page", lane->ack_incarnation}, {"entry", grant.entry},
                   {"position", grant.position},        {"options", control::options_to_json(queue->options)}};
+    if (!existed && !ephemeral) tell_subscription(client, queue->options.name, "subscription.created", "created");
+    tell_member(client, *queue, "member.joined", "joined");
   }
   if (reply.descriptors.empty()) lane->bell = new_bell(bell_tag(*lane), client.user, reply);
   return reply;
@@ -253,7 +262,9 @@ Lane& Service::lane_of(Client& client, const Json& request) {
 }
 
 Reply Service::unsubscribe(Client& client, const Json& request) {
-  exchange_.detach_member(lane_of(client, request));
+  Lane& lane = lane_of(client, request);
+  tell_member(client, *lane.queue, "member.left", "left");
+  exchange_.detach_member(lane);
   return {};
 }
 

@@ -178,8 +178,12 @@ void Exchange::quarantine(Ingress& ingress, const std::string& why) {
   // relaxed: a notice, nothing depends on its order
   const bool known = ingress.first().quarantined.load(std::memory_order_relaxed) != 0;
   ingress.first().quarantined.store(1, std::memory_order_relaxed);  // relaxed: as above
-  if (!known)
-    note("publisher " + ingress.name + ": quarantined: " + (ingress.ring_segment.cut_short() ? cut_short : why));
+  if (known) return;
+  const std::string reason = ingress.ring_segment.cut_short() ? cut_short : why;
+  note({Notice::Level::warning,
+        "publisher.quarantined",
+        "publisher " + ingress.name + ": quarantined: " + reason,
+        {{"publisher", ingress.name}, {"slot", std::uint64_t{ingress.slot}}, {"why", reason}}});
 }
 
 }  // namespace ackring::exchange

@@ -54,8 +54,8 @@ void watch(int epoll_fd, int fd, std::uint64_t what) {
 
 }  // namespace
 
-Service::Service(shm::Directory& directory, Exchange& exchange, std::string bus, int epoll_fd)
-    : directory_(directory), exchange_(exchange), bus_(std::move(bus)), epoll_fd_(epoll_fd) {
+Service::Service(shm::Directory& directory, Exchange& exchange, std::string bus, int epoll_fd, NoticeSink sink)
+    : directory_(directory), exchange_(exchange), bus_(std::move(bus)), epoll_fd_(epoll_fd), sink_(std::move(sink)) {
   // Whoever was there before a restart may be alive: its lock tells, and X waits for it without limit.
   const auto expect = [this](std::uint64_t id, uid_t uid, shm::UniqueFd lock_file, std::shared_ptr<User> user) {
     auto client = std::make_unique<Client>();
@@ -99,6 +99,7 @@ void Service::accept(control::Socket socket, std::uint64_t now_ns) {
     client->user = users_.find(client->identity.uid);
     client->socket = std::move(socket);
     if (users_.full(client->user) || !users_.may_have(client->user, fd)) {
+      tell_turned_away(*client, "its user has as many clients here as one user may have");
       (void)client->socket.send({{"ok", false},
                                  {"code", to_string(ErrorCode::no_space)},
                                  {"object", "user " + std::to_string(client->identity.uid)},
@@ -180,6 +181,7 @@ void Service::drop(int fd, const std::string& why) {
   std::unique_ptr<Client> client = std::move(at->second);
   connected_.erase(at);
   if (!why.empty()) {
+    tell_dropped(*client, why);
     (void)client->socket.send({{"ok", false},
                                {"code", "protocol"},
                                {"object", "control connection"},
@@ -249,6 +251,7 @@ bool Service::look_at(std::uint64_t id) {
   if (is_held(client.lock_file)) return false;
   {
     const ShardHold held(exchange_.peers());
+    tell_gone(client);
     exchange_.client_gone(id);
   }
   directory_.remove(lock_name(id));

@@ -14,9 +14,11 @@
 #include <unordered_map>
 #include <vector>
 
+#include "ackring/error.hpp"
 #include "lib/control/socket.hpp"
 #include "lib/exchange/exchange.hpp"
 #include "lib/exchange/inspect.hpp"
+#include "lib/exchange/notice.hpp"
 #include "lib/exchange/users.hpp"
 #include "lib/shm/directory.hpp"
 
@@ -46,7 +48,8 @@ struct Client {
 
 class Service {
  public:
-  Service(shm::Directory& directory, Exchange& exchange, std::string bus, int epoll_fd);
+  /// `sink` is told who comes and goes, what was refused, and what was done to subscriptions.
+  Service(shm::Directory& directory, Exchange& exchange, std::string bus, int epoll_fd, NoticeSink sink = {});
   ~Service();
 
   /// Refuses those that have too many connections, saying so.
@@ -116,10 +119,22 @@ class Service {
   static bool is_routed(const Wanted& wanted, const std::string& publisher, const Exchange& shard);
   void add_client(Json& member) const;
 
+  // service_notices.cpp
+  void tell_joined(const Client& client, bool again) const;
+  void tell_turned_away(const Client& client, const std::string& why) const;
+  void tell_dropped(const Client& client, const std::string& why) const;
+  void tell_gone(const Client& client);
+  void tell_refused(const Client& client, const Json& request, const Error& error) const;
+  void tell_publisher(const Client& client, const Ingress& ingress, const char* event, const char* how) const;
+  void tell_member(const Client& client, const Queue& queue, const char* event, const char* how) const;
+  void tell_subscription(const Client& client, const std::string& name, const char* event, const char* what) const;
+  void tell_operated(const Client& client, const std::string& op, const Json& request) const;
+
   shm::Directory& directory_;
   Exchange& exchange_;
   std::string bus_;
   int epoll_fd_;
+  NoticeSink sink_;
   std::unordered_map<int, std::unique_ptr<Client>> connected_;       // by socket
   std::unordered_map<std::uint64_t, std::unique_ptr<Client>> away_;  // by id
   std::deque<std::uint64_t> to_look_at_;                             // of away_, in turns; some have come back

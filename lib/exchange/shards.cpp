@@ -68,7 +68,7 @@ std::unique_ptr<Exchange> Exchange::open(shm::Directory& directory, control::Acc
   auto exchange = std::make_unique<Exchange>(directory, access, shards);
   if (!exchange->divide(shards)) return exchange;
   // What it has just written is what a predecessor has left; what it has found, nobody finds again.
-  std::vector<std::string> report = std::move(exchange->report_);
+  std::vector<Notice> report = std::move(exchange->report_);
   exchange.reset();
   exchange = std::make_unique<Exchange>(directory, std::move(access));
   exchange->report_.insert(exchange->report_.begin(), report.begin(), report.end());
@@ -95,7 +95,7 @@ void Exchange::look_after_shards(std::uint64_t now_ns) {
     shard.tick(now_ns);
     shard.calls_ = false;
     if (&shard == this) return;
-    for (std::string& line : shard.report_) note(std::move(line));
+    for (Notice& notice : shard.report_) note(std::move(notice));
     shard.report_.clear();
     std::move(shard.offences_.begin(), shard.offences_.end(), std::back_inserter(offences_));
     shard.offences_.clear();
@@ -196,10 +196,9 @@ bool Exchange::divide(std::size_t shards) {
   for_each_shard([&had](const Exchange& shard) { had |= 1u << shard.shard_; });
   if (had == wanted && !is_lopsided(*peers_)) return false;
   if (!are_level()) {
-    note(
-        "the bus keeps the shards of the exchange before this one: they have not come equally far; a start after a "
-        "clean"
-        " stop changes that");
+    note({Notice::Level::warning, "shards.kept",
+          "the bus keeps the shards of the exchange before this one: they have not come equally far; a start after a "
+          "clean stop changes that"});
     return false;
   }
   // A redo that came by what a shard did last would not find it where it was.

@@ -198,9 +198,11 @@ Json stat_document(const Exchange& exchange, const std::string& bus) {
     SubscriptionView view;
     view.options = &queue->options;
     view.paused = queue->paused;
+    view.ephemeral = queue->ephemeral;
     view.shard = queue->shard;
     view.block = queue->block;
     view.invalid_acks = queue->state->invalid_acks.load(std::memory_order_relaxed);  // relaxed: X's own word
+    view.dead_reasons = queue->dead_reasons;
     view.latency = kept_latency(*queue->state);
     view.breaker_order = breaker_order_of(*queue->state);
     queue->each_lane([&view](const Lane& lane) {

@@ -43,6 +43,8 @@ struct SubscriptionView {
   std::uint64_t invalid_acks = 0;
   std::size_t shard = 0;
   bool paused = false;
+  bool ephemeral = false;
+  shm::DeadReasonBlock dead_reasons{};
   shm::LatencyBlock latency{};  // of members that are gone
   shm::BreakerOrder breaker_order = shm::BreakerOrder::none;
   /// Call `each` with the records of the log, oldest first, until it answers false. Those of the retry log may have left.

@@ -76,9 +76,11 @@ Json describe_files(const shm::Directory& directory, std::uint64_t id, const std
   SubscriptionView view;
   view.options = &options;
   view.paused = definition.at("paused");
+  view.ephemeral = definition.at("ephemeral");
   view.block = shm::read_block(subscription->version, subscription->blocks);
   view.invalid_acks = subscription->invalid_acks.load(std::memory_order_relaxed);  // relaxed: a notice
   view.shard = shard_of(*subscription);
+  view.dead_reasons = shm::read_block(subscription->dead_version, subscription->dead_reasons);
   view.latency = kept_latency(*subscription);
   view.breaker_order = breaker_order_of(*subscription);
   const shm::Intent& intent = last_intent(page, view.shard);

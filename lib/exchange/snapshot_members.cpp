@@ -13,6 +13,7 @@ using Json = nlohmann::ordered_json;
 namespace {
 
 constexpr std::size_t shown_errors = 5;  // of a member
+constexpr const char* dead_reason_names[] = {"max_deliveries", "rejected", "expired", "overflow", "removed"};
 
 const char* name_of(shm::BreakerState state) noexcept {
   switch (state) {
@@ -115,7 +116,14 @@ Json members_part(const SubscriptionView& view) {
     breaker["failures"] = worst.failures;
     breaker["opened"] = opened;
   }
-  Json part = {{"breaker", std::move(breaker)}, {"consumers", std::move(consumers)}};
+  Json reasons = Json::object();
+  for (std::size_t i = 0; i < std::size(dead_reason_names); ++i) {
+    if (view.dead_reasons.counts[i] != 0) reasons[dead_reason_names[i]] = view.dead_reasons.counts[i];
+  }
+  Json part = {{"dead_lettered_by", std::move(reasons)},
+               {"ephemeral", view.ephemeral},
+               {"breaker", std::move(breaker)},
+               {"consumers", std::move(consumers)}};
   if (shm::count_of(latency.take) != 0) part["publish_to_take"] = latency_part(latency.take);
   if (shm::count_of(latency.ack) != 0) part["publish_to_ack"] = latency_part(latency.ack);
   return part;

@@ -131,6 +131,7 @@ bool Exchange::commit_logs(Queue& queue) {
   if ((queue.touched_logs & Queue::dead_log) != 0) {
     // release(dead.tail): the records before it
     queue.state->dead_tail.store(queue.dead.tail(), std::memory_order_release);
+    write_dead_reasons(queue, n_, queue.block.dead_of_n);
   }
   return shortened;
 }

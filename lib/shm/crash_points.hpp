@@ -49,6 +49,7 @@ namespace ackring::shm {
   POINT(retry_head, "retry.head") \
   POINT(expire_later, "expire.later") \
   POINT(dead_append, "dead.append") \
+  POINT(dead_reasons, "dead.reasons") \
   POINT(dead_requeue, "dead.requeue") \
   POINT(dead_purge, "dead.purge") \
   POINT(dead_announce, "dead.announce") \

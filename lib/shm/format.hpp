@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "lib/shm/measure_format.hpp"
 #include "lib/shm/record_format.hpp"
 #include "lib/shm/transaction_number.hpp"
 
@@ -263,33 +264,6 @@ struct SubscriptionBlock {
 
 inline constexpr std::size_t key_slots = 1024;
 
-inline constexpr std::size_t latency_buckets = 254;  // lib/shm/latency.hpp says which times are in which
-
-/// How long something took, of many events, as one process counts it for others to read.
-struct LatencyHistogram {
-  std::array<Word64, latency_buckets> counts;
-  Word64 sum_ns;
-  Word64 max_ns;
-};
-
-/// The same as a value.
-struct LatencyCounts {
-  std::array<std::uint64_t, latency_buckets> counts;
-  std::uint64_t sum_ns;
-  std::uint64_t max_ns;
-};
-
-/// What the members of a subscription that are gone have measured. One of two copies, written whole.
-struct LatencyBlock {
-  std::uint64_t ack_page;  // number of the last ack page that was added
-  std::array<std::uint8_t, 56> padding;
-  LatencyCounts take;  // publish to take
-  LatencyCounts ack;   // publish to ack
-};
-
-/// What an operator wants of the circuit breakers of a subscription's members.
-enum class BreakerOrder : std::uint32_t { none = 0, open = 1, closed = 2 };
-
 /// State of one named queue. Its name, patterns and options are in the JSON file beside it.
 struct SubscriptionSegment {
   SegmentHeader header;
@@ -307,9 +281,12 @@ struct SubscriptionSegment {
   Word32 breaker_order;  // BreakerOrder, for members to come
   std::array<std::uint8_t, 4> padding1;
   std::array<Word16, key_slots> slot_owners;  // MemberRing::number of the member that a key slot belongs to, 0: nobody
-  std::array<std::uint8_t, 1152> padding2;
+  alignas(64) Word64 dead_version;
+  std::array<std::uint8_t, 56> padding2;
+  std::array<DeadReasonBlock, 2> dead_reasons;
+  std::array<std::uint8_t, 960> padding3;
   alignas(64) Word64 latency_version;
-  std::array<std::uint8_t, 56> padding3;
+  std::array<std::uint8_t, 56> padding4;
   std::array<LatencyBlock, 2> latency;
 };
 
@@ -388,9 +365,6 @@ struct MemberRing {
   // at page_bytes: `slots` state bytes (Word8), rounded up to pages; then `ring_bytes` of records
 };
 
-/// State of the circuit breaker before a member's handler; none: the member has no handler.
-enum class BreakerState : std::uint32_t { none = 0, closed = 1, half_open = 2, open = 3 };
-
 /// Written by the member only.
 struct AckPage {
   SegmentHeader header;
@@ -414,12 +388,6 @@ struct AckPage {
   Word64 breaker_opened;       // times that it has opened
   std::array<std::uint8_t, 3560> padding6;
   // at page_bytes: `slots` ack words (Word64), rounded up to pages; then reject_reasons of RejectReason; then MemberLatency
-};
-
-/// What a member measures, of a part of its deliveries (lib/client/sampler.hpp).
-struct MemberLatency {
-  LatencyHistogram take;  // publish to take
-  LatencyHistogram ack;   // publish to ack
 };
 
 /// Why a delivery was rejected or nacked. Slots are used again in turn; one counts only for the entry that it names.

@@ -187,6 +187,10 @@
   F(LatencyBlock, padding, 8, 56) \
   F(LatencyBlock, take, 64, 2048) \
   F(LatencyBlock, ack, 2112, 2048) \
+  S(DeadReasonBlock, 64) \
+  F(DeadReasonBlock, n, 0, 8) \
+  F(DeadReasonBlock, dead_of_n, 8, 8) \
+  F(DeadReasonBlock, counts, 16, 48) \
   S(SubscriptionSegment, 12480) \
   F(SubscriptionSegment, header, 0, 128) \
   F(SubscriptionSegment, version, 128, 8) \
@@ -203,9 +207,12 @@
   F(SubscriptionSegment, breaker_order, 888, 4) \
   F(SubscriptionSegment, padding1, 892, 4) \
   F(SubscriptionSegment, slot_owners, 896, 2048) \
-  F(SubscriptionSegment, padding2, 2944, 1152) \
+  F(SubscriptionSegment, dead_version, 2944, 8) \
+  F(SubscriptionSegment, padding2, 2952, 56) \
+  F(SubscriptionSegment, dead_reasons, 3008, 128) \
+  F(SubscriptionSegment, padding3, 3136, 960) \
   F(SubscriptionSegment, latency_version, 4096, 8) \
-  F(SubscriptionSegment, padding3, 4104, 56) \
+  F(SubscriptionSegment, padding4, 4104, 56) \
   F(SubscriptionSegment, latency, 4160, 8320) \
   S(RingBlock, 128) \
   F(RingBlock, floor_entry, 0, 8) \

@@ -218,7 +218,8 @@ inline nlohmann::ordered_json row_of(const nlohmann::ordered_json& stat, const s
 
 /// What an exchange leaves behind, wherever it dies, the next one finds sound: it sets nothing aside and recounts nothing.
 inline void check_found_sound(const exchange::Exchange& x) {
-  for (const std::string& line : x.report()) {
+  for (const exchange::Notice& notice : x.report()) {
+    const std::string& line = notice.text;
     CAPTURE(line);
     CHECK(line.find("set aside") == std::string::npos);
     CHECK(line.find("recounted") == std::string::npos);

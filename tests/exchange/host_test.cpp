@@ -57,3 +57,24 @@ TEST_CASE("where one process has no membarrier all others fence, and so does the
     CHECK(required.load(std::memory_order_relaxed) == 1);
   }
 }
+
+TEST_CASE("a host does on its own thread what others ask it to, and tells what happens") {
+  exchange::HostOptions options;
+  std::vector<std::string> told;
+  options.on_notice = [&told](const exchange::Notice& notice) { told.emplace_back(notice.event); };
+  options.listen = false;
+  exchange::Host host(std::make_shared<shm::MemoryDirectory>(), "b", options);
+  std::thread::id ran_on;
+  host.call([&] {
+    ran_on = std::this_thread::get_id();
+    host.stop();
+  });
+  std::thread runner([&host] { host.run(); });
+  const std::thread::id expected = runner.get_id();
+  {
+    const control::Socket stranger = host.connect();
+    runner.join();
+  }
+  CHECK(ran_on == expected);
+  CHECK(told.empty());  // a connection that says nothing is nobody yet
+}

@@ -274,7 +274,7 @@ TEST_CASE("a ring that is cut short while nothing is in it is found by the look 
   CHECK(world.x->find_publisher(bad.slot(), bad.incarnation())->quarantined);
   // Not world.stat(), which has the doctor look: it would find what is to be found here.
   CHECK(exchange::stat_document(*world.x, "test")["publishers"][0]["quarantined"] == true);
-  CHECK(contains(world.x->report().at(0), "cut short"));
+  CHECK(contains(world.x->report().at(0).text, "cut short"));
 }
 
 TEST_CASE("what is said about clients does not grow without end") {

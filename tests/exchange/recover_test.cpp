@@ -59,8 +59,8 @@ void cut(const shm::Directory& directory, const std::string& name, std::size_t b
   REQUIRE(::ftruncate(directory.open(name, true).get(), static_cast<off_t>(bytes)) == 0);
 }
 bool tells_of(const Exchange& x, const std::string& what) {
-  for (const std::string& line : x.report()) {
-    if (line.find(what) != std::string::npos) return true;
+  for (const exchange::Notice& notice : x.report()) {
+    if (notice.text.find(what) != std::string::npos) return true;
   }
   return false;
 }

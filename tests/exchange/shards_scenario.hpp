@@ -332,7 +332,7 @@ class ShardsScenario {
     const auto stat = exchange::stat_document(*x_, "crash");
     check_books(stat);
     check_books(exchange::stat_document(*directory_, "crash"));
-    for (const std::string& line : x_->report()) CHECK_FALSE(line.empty());
+    for (const exchange::Notice& notice : x_->report()) CHECK_FALSE(notice.text.empty());
     std::uint64_t letters = 0;
     for (const char* name : {"all", "tiny"}) {
       letters += letters_ ? row_of(stat, name)["dead_lettered"].get<std::uint64_t>() : 0;

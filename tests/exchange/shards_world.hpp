@@ -64,7 +64,7 @@ struct Sharded : World {
   }
   [[nodiscard]] std::size_t lines_with(const std::string& text) const {
     std::size_t lines = 0;
-    for (const std::string& line : x->report()) lines += line.find(text) != std::string::npos ? 1 : 0;
+    for (const exchange::Notice& notice : x->report()) lines += notice.text.find(text) != std::string::npos ? 1 : 0;
     return lines;
   }
 };

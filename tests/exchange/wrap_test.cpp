@@ -181,9 +181,9 @@ class Far {
     world_.tick();
     world_.restart();
     CHECK(row_of(world_.stat(), "s")["acked"] == start_.delivery + published_);
-    for (const auto& line : world_.x->report()) {
-      CHECK(line.find("damaged") == std::string::npos);
-      CHECK(line.find("quarantined") == std::string::npos);
+    for (const exchange::Notice& notice : world_.x->report()) {
+      CHECK(notice.text.find("damaged") == std::string::npos);
+      CHECK(notice.text.find("quarantined") == std::string::npos);
     }
   }
 

@@ -42,8 +42,8 @@ class Programs(unittest.TestCase):
         self.addCleanup(end)
         return process
 
-    def exchange(self, *arguments):
-        process = self.start(ARGUMENTS.exchange, *arguments)
+    def exchange(self, *arguments, **options):
+        process = self.start(ARGUMENTS.exchange, *arguments, **options)
         line = process.stdout.readline().decode()
         self.assertRegex(line, r"^ready bus=\S+ dir=\S+ pid=%d\n$" % process.pid)
         return process

@@ -19,6 +19,7 @@ import time
 import unittest
 
 from bench_programs import Bench
+from config_programs import Config, Logs
 from demo_programs import Demo
 from dlq_programs import Dlq
 from doctor_programs import Doctor, Gc
@@ -88,7 +89,7 @@ class Exchange(Programs):
         process = self.exchange()
         process.send_signal(signal.SIGTERM)
         _, error = process.communicate(timeout=PATIENCE)
-        self.assertRegex(error.decode(), r"^ackring-exchange: subscription \d+: damaged, set aside: [^\n]+\n$")
+        self.assertRegex(error.decode(), r"(?m)^\S+ error recovery\.damaged: subscription \d+: damaged, set aside: .+$")
         self.assertTrue((bus / f"damaged.{definition.name}").exists())
 
     def test_open_files(self):
@@ -366,7 +367,8 @@ def main():
     parser.add_argument("--shmtool", required=True)
     parser.add_argument("--group", default="")
     _, rest = parser.parse_known_args(namespace=ARGUMENTS)
-    classes = (Exchange, Pub, Sub, Stat, Subscription, Dlq, Doctor, Gc, Group, Inspect, Operate, Timing, Keep, Recording, Plan, Watch, Bench, Demo)
+    classes = (Exchange, Config, Logs, Pub, Sub, Stat, Subscription, Dlq, Doctor, Gc, Group, Inspect, Operate, Timing, Keep,
+               Recording, Plan, Watch, Bench, Demo)
     groups = {one.__name__.lower(): one for one in classes}
     names = [ARGUMENTS.group] if ARGUMENTS.group else list(groups)
     loader = unittest.TestLoader()

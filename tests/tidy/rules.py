@@ -236,7 +236,7 @@ def shared_structs(files):
     texts = {file.path: file for file in files}
     fields = texts.get("lib/shm/format_fields.hpp")
     document = texts.get("docs/shm-format.md")
-    for path in ("lib/shm/format.hpp", "lib/shm/record_format.hpp"):
+    for path in ("lib/shm/format.hpp", "lib/shm/measure_format.hpp", "lib/shm/record_format.hpp"):
         for number, code in _code_lines(texts[path]) if path in texts else ():
             match = _STRUCT.match(code)
             if not match:

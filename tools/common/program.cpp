@@ -163,18 +163,16 @@ CLI::Validator above_zero() {
           "POSITIVE", "above_zero"};
 }
 
+Wait parse_wait(const std::string& text) {
+  if (text == "spin") return Wait::spin;
+  if (text == "adaptive") return Wait::adaptive;
+  if (text == "park") return Wait::park;
+  throw std::invalid_argument("'" + text + "' is not a way to wait: choose spin, adaptive or park");
+}
+
 CLI::Option* add_wait(CLI::App& app, Wait& value, const std::string& description) {
-  return add_parsed(app, "--wait", "spin|adaptive|park", description, [&value](const std::string& text) {
-    if (text == "spin") {
-      value = Wait::spin;
-    } else if (text == "adaptive") {
-      value = Wait::adaptive;
-    } else if (text == "park") {
-      value = Wait::park;
-    } else {
-      throw std::invalid_argument("'" + text + "' is not a way to wait: choose spin, adaptive or park");
-    }
-  });
+  return add_parsed(app, "--wait", "spin|adaptive|park", description,
+                    [&value](const std::string& text) { value = parse_wait(text); });
 }
 
 }  // namespace ackring::tools

@@ -56,6 +56,8 @@ void catch_stop_signals();
 /// Options with values that CLI11 does not know. They answer a wrong value with an error that names the option.
 CLI::Option* add_duration(CLI::App& app, const std::string& names, Nanoseconds& value, const std::string& description);
 CLI::Option* add_size(CLI::App& app, const std::string& names, std::uint64_t& value, const std::string& description);
+/// Throws std::invalid_argument.
+[[nodiscard]] Wait parse_wait(const std::string& text);
 CLI::Option* add_wait(CLI::App& app, Wait& value, const std::string& description);
 /// Checks that a value is a number above 0. (The error of CLI::PositiveNumber spells out the range of a double.)
 [[nodiscard]] CLI::Validator above_zero();

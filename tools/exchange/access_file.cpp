@@ -12,11 +12,11 @@
 #include <vector>
 
 #include <fmt/format.h>
-#include <toml++/toml.h>
 
 #include "lib/control/topic_pattern.hpp"
 #include "lib/shm/descriptor.hpp"
 #include "tools/common/program.hpp"
+#include "tools/exchange/toml_text.hpp"
 
 namespace ackring::tools {
 namespace {
@@ -183,25 +183,32 @@ class Reader {
 
 }  // namespace
 
+control::AccessRules access_rules_of_table(const toml::table& table, const std::string& name) {
+  return Reader(name).rules(table);
+}
+
 control::AccessRules parse_access_rules(std::string_view text, const std::string& name) {
-  Reader reader(name);
   try {
-    return reader.rules(toml::parse(text, name));
+    return access_rules_of_table(toml::parse(text, name), name);
   } catch (const toml::parse_error& error) {
-    reader.refuse(error.source().begin.line, "TOML", std::string(error.description()), "see https://toml.io");
+    Reader(name).refuse(error.source().begin.line, "TOML", std::string(error.description()), "see https://toml.io");
   }
 }
 
 control::AccessRules read_access_file(const std::string& path) {
-  const auto refused = [&path](const std::string& why, const std::string& advice) {
-    return Failure(status_refused, fmt::format("{}: {}: {}", path, why, advice));
+  return parse_access_rules(read_own_file(path, "give --access a file of rules", "use fewer, wider rules"), path);
+}
+
+std::string read_own_file(const std::string& path, const std::string& advice, const std::string& larger) {
+  const auto refused = [&path](const std::string& why, const std::string& what_to_do) {
+    return Failure(status_refused, fmt::format("{}: {}: {}", path, why, what_to_do));
   };
   const shm::UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
   struct stat status {};
   if (!fd || ::fstat(fd.get(), &status) != 0) {
-    throw refused(std::string("can't open it: ") + std::strerror(errno), "give --access a file of rules");
+    throw refused(std::string("can't open it: ") + std::strerror(errno), advice);
   }
-  if (!S_ISREG(status.st_mode)) throw refused("it is no file", "give --access a file of rules");
+  if (!S_ISREG(status.st_mode)) throw refused("it is no file", advice);
   if ((status.st_uid != 0 && status.st_uid != ::geteuid()) || (status.st_mode & 0022) != 0) {
     throw refused(fmt::format("owner {} and mode {:04o} let others change it", status.st_uid, status.st_mode & 07777),
                   "make it root's or this user's own, and chmod go-w");
@@ -211,10 +218,10 @@ control::AccessRules read_access_file(const std::string& path) {
   ssize_t got = 0;
   while ((got = ::read(fd.get(), part, sizeof part)) > 0) {
     text.append(part, static_cast<std::size_t>(got));
-    if (text.size() > most_file_bytes) throw refused("it has more than 1 MiB", "use fewer, wider rules");
+    if (text.size() > most_file_bytes) throw refused("it has more than 1 MiB", larger);
   }
   if (got < 0) throw refused(std::string("can't read it: ") + std::strerror(errno), "see its file system");
-  return parse_access_rules(text, path);
+  return text;
 }
 
 }  // namespace ackring::tools

@@ -35,6 +35,7 @@ void add_peek(CLI::App& app, Globals& globals);
 void add_explain(CLI::App& app, Globals& globals);
 void add_subscription(CLI::App& app, Globals& globals);
 void add_dlq(CLI::App& app, Globals& globals);
+void add_metrics(CLI::App& app, Globals& globals);
 void add_plan(CLI::App& app, Globals& globals);
 void add_doctor(CLI::App& app, Globals& globals);
 void add_gc(CLI::App& app, Globals& globals);

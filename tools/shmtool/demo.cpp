@@ -82,7 +82,8 @@ class Demo {
 
  private:
   void start_processes() {
-    exchange_.emplace(Child::execute({exchange_program(), "--bus", plan_.bus, "--dir", plan_.directory}));
+    exchange_.emplace(
+        Child::execute({exchange_program(), "--bus", plan_.bus, "--dir", plan_.directory, "--log-level", "warn"}));
     print(fmt::format("  exchange         pid {:<8} {}\n", exchange_->pid(), wait_for_ready(*exchange_)));
     for (const DemoSubscription& subscription : plan_.subscriptions) {
       children_.push_back(
