@@ -25,6 +25,7 @@ from dlq_programs import Dlq
 from doctor_programs import Doctor, Gc
 from group_programs import Group, Operate
 from inspect_programs import Inspect
+from metrics_programs import Metrics
 from plan_programs import Plan, Watch
 from programs_support import ARGUMENTS, PATIENCE, Programs
 from recording_programs import Recording
@@ -368,7 +369,7 @@ def main():
     parser.add_argument("--group", default="")
     _, rest = parser.parse_known_args(namespace=ARGUMENTS)
     classes = (Exchange, Config, Logs, Pub, Sub, Stat, Subscription, Dlq, Doctor, Gc, Group, Inspect, Operate, Timing, Keep,
-               Recording, Plan, Watch, Bench, Demo)
+               Recording, Plan, Watch, Metrics, Bench, Demo)
     groups = {one.__name__.lower(): one for one in classes}
     names = [ARGUMENTS.group] if ARGUMENTS.group else list(groups)
     loader = unittest.TestLoader()

@@ -82,6 +82,12 @@ constexpr Plain of_subscriptions[] = {
 
 ClientMetric::Label named(const char* label, const Json& row) { return {label, row.at("name").get<std::string>()}; }
 
+// The exchange names those without a name by their place: @0, @1, …
+bool is_anonymous(const Json& row) {
+  const auto& name = row.at("name").get_ref<const std::string&>();
+  return name.empty() || (name.size() > 1 && name[0] == '@' && name[1] >= '0' && name[1] <= '9');
+}
+
 bool is_ephemeral(const Json& row) { return row.value("ephemeral", false); }
 
 // Which rows have a label of their own.
@@ -146,7 +152,7 @@ void add_exchange(std::vector<MetricFamily>& families, const Json& document) {
   gauge("ackring_ephemeral_queued_events", "Events that these have not taken yet.", queued);
   double anonymous = 0;
   for (const Json& row : document.at("publishers")) {
-    if (row.at("name") == "") anonymous += number(row, "committed");
+    if (is_anonymous(row)) anonymous += number(row, "committed");
   }
   gauge("ackring_anonymous_published_events", "Events committed by the anonymous publishers that are there.",
         anonymous);
@@ -212,7 +218,7 @@ std::vector<MetricFamily> metric_families(const Json& document, std::uint64_t no
   add_exchange(families, document);
   add_plain(families, of_publishers, [&document](const auto& each) {
     for (const Json& row : document.at("publishers")) {
-      if (row.at("name") != "") each(row, named("publisher", row));
+      if (!is_anonymous(row)) each(row, named("publisher", row));
     }
   });
   add_plain(families, of_subscriptions, [&document](const auto& each) { each_subscription(document, each); });

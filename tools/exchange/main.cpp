@@ -131,8 +131,11 @@ int serve(const Arguments& arguments) {
   host_options.guard_bus_errors = true;
   host_options.on_notice = [&log](const exchange::Notice& notice) { log.tell(notice); };
   const std::uint64_t began_ns = monotonic_ns();
+  // Its end takes up to two seconds, in which another process can serve the bus already: it goes behind the host.
+  std::optional<MetricsServer> metrics;
   exchange::Host host(directory, options.bus, host_options);
   declare_subscriptions(host.core(), file.subscriptions, true, host_options.on_notice);
+  if (!options.metrics.empty()) metrics.emplace(options.metrics, options.bus, options.directory);
   log.tell(ready_notice(host, options, began_ns));
   serving = &host;
   if (stopping != 0) host.stop();  // the signal came before there was a host to stop
@@ -144,8 +147,6 @@ int serve(const Arguments& arguments) {
   }
   notify_service_manager(fmt::format("READY=1\nSTATUS=serving bus {}\n", options.bus));
   {
-    std::optional<MetricsServer> metrics;  // goes before the exchange says goodbye to its clients
-    if (!options.metrics.empty()) metrics.emplace(options.metrics, options.bus, options.directory);
     std::optional<Reloader> reloader;
     if (reloads(arguments, options)) reloader.emplace(host, log, arguments, options);
     host.run();
