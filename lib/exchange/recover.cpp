@@ -239,6 +239,11 @@ void Exchange::recover_ring(Lane& lane) {
     // acquire(delivery.state): the move that the byte stands for
     if (lane.states[entry & lane.slot_mask].load(std::memory_order_acquire) != 0) ++lane.decided;
   }
+  // An order that the dead one had not told everybody. A store only where it is another: a bus may have thousands of rings.
+  const std::uint32_t order = queue.state->breaker_order.load(std::memory_order_relaxed);  // relaxed: X's own word
+  if (lane.ring_page->breaker_order.load(std::memory_order_relaxed) != order) {            // relaxed: as above
+    lane.ring_page->breaker_order.store(order, std::memory_order_relaxed);                 // relaxed: a word by itself
+  }
   lane.taken = lane.floor_entry;
   lane.client = lane.ring_page->client.load(std::memory_order_relaxed);  // relaxed: published by ack_page
   // acquire(ring.ack_page): client belongs to it

@@ -126,10 +126,12 @@ Json describe(const SubscriptionView& view) {
     }
   }
   if (block.backlog_events != 0) {
-    // First deliveries are in order; redelivered, requeued and delayed ones may stand anywhere.
+    // First deliveries are in order; redelivered, requeued and delayed ones may stand anywhere, and so may what a member
+    // gave back with a delay.
+    const bool returned = totals[index(DeliveryState::returned)] != 0;
     view.walk_backlog([&](const shm::RecordHeader& record) {
       unsettled(record);
-      return block.redelivered != 0 || block.requeued != 0 || block.backlog_expires != 0;
+      return block.redelivered != 0 || block.requeued != 0 || block.backlog_expires != 0 || returned;
     });
   }
   if (block.retry_events != 0) {

@@ -97,7 +97,9 @@ Json members_part(const SubscriptionView& view) {
   shm::LatencyBlock latency = view.latency;
   for (const LaneView& lane : view.lanes) {
     if (!lane.acks.valid()) continue;
-    add_latency(latency, lane.acks);
+    // relaxed: X is between stores, or dead. Of a member that was leaving it may have been added already.
+    const bool kept = lane.ring->ack_page.load(std::memory_order_relaxed) == view.latency.ack_page;
+    if (!kept) add_latency(latency, lane.acks);
     const Breaker breaker = breaker_of(*lane.acks.page());
     if (breaker.state > worst.state) worst = breaker;
     opened += breaker.opened;

@@ -170,11 +170,20 @@ class CoreMember {
   bool nack(std::uint64_t entry, std::uint32_t delay_ms) {
     return writer_.verdict(entry, ring::Verdict::nack, delay_ms);
   }
+  bool nack(std::uint64_t entry, const std::string& reason) { return writer_.nack(entry, reason); }
+  bool give_back(std::uint64_t entry, std::uint32_t delay_ms = 0) {
+    return writer_.verdict(entry, ring::Verdict::give_back, delay_ms);
+  }
+  /// Any word.
+  bool forge(std::uint64_t entry, ring::Verdict verdict, std::uint32_t delay) {
+    return writer_.verdict(entry, verdict, delay);
+  }
   bool reject(std::uint64_t entry, const std::string& reason) { return writer_.reject(entry, reason); }
   bool extend(std::uint64_t entry, std::uint32_t ms) { return writer_.extend(entry, ms); }
   void ack_through(std::uint64_t entry) { writer_.ack_through(entry + 1); }
   void release() { writer_.released(entry_); }
   shm::AckPage* page() { return acks_.as<shm::AckPage>(); }
+  shm::MemberLatency& latency() { return writer_.latency(); }
 
   std::string name;
   std::uint64_t ring;  // incarnation
