@@ -2,11 +2,13 @@
 // settle cost in instructions and cache lines that stay near. `subscribers`: how many subscriptions match each event.
 #include <benchmark/benchmark.h>
 
+#include <array>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <vector>
 
+#include "lib/client/member.hpp"
 #include "lib/exchange/exchange.hpp"
 #include "lib/shm/directory.hpp"
 
@@ -14,32 +16,37 @@ namespace {
 
 using namespace ackring;
 
+// The library's side of a member, without a connection.
 struct Member {
-  shm::Segment ring;
-  shm::Segment acks;
-  ring::RingReader reader;
-  ring::AckWriter writer;
-  std::uint64_t entry = 0;
+  shm::Segment page;
+  shm::Bell bell;  // the exchange's end
+  std::shared_ptr<client::Member> member = std::make_shared<client::Member>(nullptr, Wait::adaptive);
+  std::array<DeliveryView, 256> views;
 
-  Member(shm::Directory& directory, const exchange::MemberGrant& grant) : entry(grant.entry) {
-    ring = shm::Segment::attach(directory, grant.ring_file, shm::SegmentKind::member_ring, shm::Access::read_only);
-    acks = shm::Segment::attach(directory, grant.ack_file, shm::SegmentKind::ack_page, shm::Access::read_write);
-    const auto* page = ring.as<const shm::MemberRing>();
-    reader =
-        ring::RingReader(ring.data() + shm::page_bytes + page->slots, page->ring_bytes, &page->tail, grant.position);
-    writer = ring::AckWriter(acks.as<shm::AckPage>());
+  Member(shm::Directory& directory, const exchange::MemberGrant& grant, std::shared_ptr<const client::BusView> view) {
+    auto ends = shm::Bell::make_pair();
+    bell = std::move(ends.first);
+    member->adopt(
+        shm::Segment::attach(directory, grant.ring_file, shm::SegmentKind::member_ring, shm::Access::read_only),
+        shm::Segment::attach(directory, grant.ack_file, shm::SegmentKind::ack_page, shm::Access::read_write),
+        std::move(ends.second), std::move(view), {grant.entry, grant.position, false});
   }
-  std::uint64_t take_all() {
+  // One by one, as most programs do.
+  std::uint64_t take_each() {
     std::uint64_t count = 0;
-    while (const std::byte* record = reader.peek()) {
-      const auto* header = reinterpret_cast<const shm::RecordHeader*>(record);
-      benchmark::DoNotOptimize(header->sequence);
-      reader.advance(header->bytes);
-      ++count;
+    for (; auto delivery = member->take(member, Nanoseconds{0}); ++count) {
+      benchmark::DoNotOptimize(delivery->payload().data());
+      (void)delivery->ack();
     }
-    entry += count;
-    writer.taken(entry);
-    writer.ack_through(entry);
+    return count;
+  }
+  std::uint64_t take_batches() {
+    std::uint64_t count = 0;
+    while (const std::size_t taken = member->take_batch(views, Nanoseconds{0})) {
+      for (std::size_t i = 0; i < taken; ++i) benchmark::DoNotOptimize(views[i].sequence());
+      (void)member->ack_through(views[taken - 1].entry, views[taken - 1].record);
+      count += taken;
+    }
     return count;
   }
 };
@@ -51,12 +58,14 @@ void path(benchmark::State& state) {
   auto directory = std::make_shared<shm::MemoryDirectory>();
   exchange::Exchange x(*directory);
   const std::uint64_t client = x.new_client();
+  auto view = std::make_shared<client::BusView>();
+  view->exchange = shm::Segment::attach(*directory, "exchange", shm::SegmentKind::exchange, shm::Access::read_only);
   std::vector<std::unique_ptr<Member>> members;
   for (std::int64_t i = 0; i < state.range(2); ++i) {
     SubscriptionOptions options;
     options.name = "s" + std::to_string(i);
     options.patterns = {"#"};
-    members.push_back(std::make_unique<Member>(*directory, x.attach_member(client, options, false, {})));
+    members.push_back(std::make_unique<Member>(*directory, x.attach_member(client, options, false, {}), view));
   }
   const exchange::PublisherGrant grant = x.attach_publisher(client, "", 4 << 20);
   shm::Segment ring =
@@ -87,7 +96,7 @@ void path(benchmark::State& state) {
     }
     // acquire(ingress.consumed): everything before it was read
     writer.set_head(cursor.as<const shm::IngressCursor>()->shards[0].consumed.load(std::memory_order_acquire));
-    for (const auto& member : members) taken += member->take_all();
+    for (const auto& member : members) taken += batch == 1 ? member->take_each() : member->take_batches();
   }
   if (taken != sequence * members.size()) state.SkipWithError("an event was lost");
   state.SetItemsProcessed(static_cast<std::int64_t>(members.empty() ? sequence : taken));

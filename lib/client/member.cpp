@@ -98,7 +98,7 @@ void Member::adopt(shm::Segment ring, shm::Segment ack_page, shm::Bell bell, std
   ring_ = ring_segment_.as<const shm::MemberRing>();
   page_ = ack_segment_.as<shm::AckPage>();
   ack_ = ring::AckWriter(page_);
-  sampler_.measure_into(ack_.latency());
+  sampler_.measure_into(ack_.latency(), start.entry);
   reader_ = ring::RingReader(ring_segment_.data() + records_offset(ring_->slots), ring_->ring_bytes, &ring_->tail,
                              start.position);
   fence_required_ = &view_->segment().fence_required;
@@ -169,6 +169,7 @@ bool Member::arm() {
   }
   ack_.parked().store(1, std::memory_order_relaxed);  // relaxed: ordered by the park protocol (shm/park.hpp)
   armed_ = true;
+  sampler_.slept();
   shm::barrier_for_parker();
   return reader_.peek() != nullptr;
 }

@@ -390,17 +390,6 @@ struct AckPage {
   // at page_bytes: `slots` ack words (Word64), rounded up to pages; then reject_reasons of RejectReason; then MemberLatency
 };
 
-/// Why a delivery was rejected or nacked. Slots are used again in turn; one counts only for the entry that it names.
-struct RejectReason {
-  Word64 entry;                 // entry number + 1; 0: none
-  std::array<Word64, 15> text;  // up to 119 bytes, zeros behind them
-};
-inline constexpr std::size_t reject_reasons = 64;
-inline constexpr std::size_t reject_reason_bytes = 119;
-inline constexpr std::uint64_t reject_reason_busy = ~std::uint64_t{0};  // in `entry`: the text is being written
-
-// ------------------------------------------------------------------------------------------------------------------ log
-
 struct LogSegment {
   SegmentHeader header;
   std::array<std::uint8_t, 64> padding;

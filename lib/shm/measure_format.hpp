@@ -56,4 +56,13 @@ enum class BreakerOrder : std::uint32_t { none = 0, open = 1, closed = 2 };
 /// State of the circuit breaker before a member's handler; none: the member has no handler.
 enum class BreakerState : std::uint32_t { none = 0, closed = 1, half_open = 2, open = 3 };
 
+/// Why a delivery was rejected or nacked. Slots are used again in turn; one counts only for the entry that it names.
+struct RejectReason {
+  Word64 entry;                 // entry number + 1; 0: none
+  std::array<Word64, 15> text;  // up to 119 bytes, zeros behind them
+};
+inline constexpr std::size_t reject_reasons = 64;
+inline constexpr std::size_t reject_reason_bytes = 119;
+inline constexpr std::uint64_t reject_reason_busy = ~std::uint64_t{0};  // in `entry`: the text is being written
+
 }  // namespace ackring::shm

@@ -1,5 +1,4 @@
 // A handler that fails: its breaker opens, its events wait and lose no attempt, others go on, and people see it.
-#include <atomic>
 
 #include "tests/runtime/support.hpp"
 
@@ -12,10 +11,10 @@ TEST_CASE("a handler that fails for a while loses nothing and holds up nobody") 
     CAPTURE(workers);
     Bus bus = Bus::in_memory();
     EventBus events(bus, {.workers = workers});
-    std::atomic<bool> broken{true};
-    std::atomic<int> failed{0};
-    std::atomic<int> handled{0};
-    std::atomic<int> others{0};
+    Shared<bool> broken{true};
+    Shared<int> failed{0};
+    Shared<int> handled{0};
+    Shared<int> others{0};
     HandlerOptions options{.subscription = {.name = "weak", .max_deliveries = 6, .backoff_initial = 1ms}};
     options.breaker = {.failures = 4, .open_for = 10ms, .longest_open = 20ms};
     events.on(
@@ -51,7 +50,7 @@ TEST_CASE("an event that fails whenever it is tried does not keep its breaker op
   EventBus events(bus, {.workers = 1});
   HandlerOptions options{.subscription = {.name = "s", .max_deliveries = 6, .backoff_initial = 1ms}};
   options.breaker = {.failures = 2, .open_for = 1ms, .longest_open = 2ms, .free_probes = 3};
-  std::atomic<int> calls{0};
+  Shared<int> calls{0};
   events.on(
       "t",
       [&calls](Delivery&) {
@@ -69,7 +68,7 @@ TEST_CASE("an event that fails whenever it is tried does not keep its breaker op
 TEST_CASE("an operator opens and closes it") {
   Bus bus = Bus::in_memory();
   EventBus events(bus, {.workers = 1});
-  std::atomic<int> calls{0};
+  Shared<int> calls{0};
   events.on("t", [&calls](Delivery&) { ++calls; }, {.subscription = {.name = "s"}});
   Publisher publisher = bus.publisher();
   const Running running(events);

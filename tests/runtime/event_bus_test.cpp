@@ -1,7 +1,6 @@
 // Handlers on a bus of their own: how calls end, and what becomes of the deliveries.
 #include "ackring/event_bus.hpp"
 
-#include <atomic>
 #include <mutex>
 #include <vector>
 
@@ -16,7 +15,7 @@ TEST_CASE("a handler is called with each event, and returning acks it") {
     CAPTURE(workers);
     Bus bus = Bus::in_memory();
     EventBus events(bus, {.workers = workers});
-    std::atomic<int> sum{0};
+    Shared<int> sum{0};
     events.on("orders.*", [&sum](Delivery& delivery) { sum += std::stoi(std::string(delivery.text())); },
               {.subscription = {.name = "billing"}});
     Publisher publisher = bus.publisher();
@@ -37,7 +36,7 @@ TEST_CASE("a handler is called with each event, and returning acks it") {
 TEST_CASE("an exception nacks, and its text is known; a Reject makes a dead letter at once") {
   Bus bus = Bus::in_memory();
   EventBus events(bus, {.workers = 1});
-  std::atomic<int> calls{0};
+  Shared<int> calls{0};
   std::mutex mutex;
   std::vector<std::string> told;
   HandlerOptions options{.subscription = {.name = "s", .max_deliveries = 3, .backoff_initial = 1ms}};
@@ -130,7 +129,7 @@ TEST_CASE("run() returns when it is stopped, from a handler too, and can run aga
   Bus bus = Bus::in_memory();
   for (const std::size_t workers : {0, 2}) {
     EventBus events(bus, {.workers = workers});
-    std::atomic<int> calls{0};
+    Shared<int> calls{0};
     events.on("t", [&](Delivery&) {
       ++calls;
       events.stop();
@@ -164,7 +163,7 @@ TEST_CASE("a handler is added while others run") {
   Bus bus = Bus::in_memory();
   EventBus events(bus);
   const Running running(events);
-  std::atomic<int> calls{0};
+  Shared<int> calls{0};
   events.on("t", [&calls](Delivery&) { ++calls; });
   Publisher publisher = bus.publisher();
   publish_some(publisher, "t", 10);
@@ -196,7 +195,7 @@ TEST_CASE("at most once: each event is handled once, by any worker") {
 TEST_CASE("started and stopped again and again, it loses nothing") {
   Bus bus = Bus::in_memory();
   EventBus events(bus, {.workers = 2});
-  std::atomic<int> calls{0};
+  Shared<int> calls{0};
   events.on("t", [&calls](Delivery&) { ++calls; }, {.subscription = {.name = "s"}});
   Publisher publisher = bus.publisher();
   for (int i = 0; i < 200; ++i) {

@@ -4,6 +4,7 @@
 #include <doctest/doctest.h>
 
 #include <chrono>
+#include <mutex>
 #include <string>
 #include <thread>
 
@@ -12,6 +13,31 @@
 #include "ackring/ackring.hpp"
 
 namespace ackring::test {
+
+/// A number or a flag that handlers on several threads change, and the test reads.
+template <class T>
+class Shared {
+ public:
+  explicit Shared(T value = {}) : value_(value) {}
+  Shared& operator=(T value) {
+    const std::lock_guard lock(mutex_);
+    value_ = value;
+    return *this;
+  }
+  T operator++() { return *this += 1; }
+  T operator+=(T value) {
+    const std::lock_guard lock(mutex_);
+    return value_ += value;
+  }
+  operator T() const {  // NOLINT(google-explicit-constructor)
+    const std::lock_guard lock(mutex_);
+    return value_;
+  }
+
+ private:
+  mutable std::mutex mutex_;
+  T value_;
+};
 
 /// Waits until `done` says so, up to 10 s.
 template <class Done>

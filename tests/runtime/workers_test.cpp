@@ -1,5 +1,4 @@
 // Workers that hang, that are slow, and that share.
-#include <atomic>
 #include <condition_variable>
 #include <mutex>
 #include <set>
@@ -44,7 +43,7 @@ TEST_CASE("a handler that hangs holds up no other") {
   Bus bus = Bus::in_memory();
   EventBus events(bus, {.workers = 2});
   Gate gate;
-  std::atomic<int> calls{0};
+  Shared<int> calls{0};
   events.on("t", [&gate](Delivery&) { gate.pass(); }, {.subscription = {.name = "stuck"}});
   events.on("t", [&calls](Delivery&) { ++calls; }, {.subscription = {.name = "well"}});
   Publisher publisher = bus.publisher();
@@ -62,8 +61,8 @@ TEST_CASE("a long call keeps its delivery, and what waits behind it goes to othe
   Bus bus = Bus::in_memory();
   EventBus events(bus, {.workers = 1});
   Gate gate;
-  std::atomic<int> calls{0};
-  std::atomic<bool> hang{false};
+  Shared<int> calls{0};
+  Shared<bool> hang{false};
   const SubscriptionOptions subscription{.name = "s", .ack_timeout = 200ms, .group = true};
   events.on("t",
             [&](Delivery& delivery) {
@@ -101,7 +100,7 @@ TEST_CASE("a call that is too long loses its delivery") {
   Bus bus = Bus::in_memory();
   EventBus events(bus, {.workers = 2});
   Gate gate;
-  std::atomic<int> calls{0};
+  Shared<int> calls{0};
   HandlerOptions options{.subscription = {.name = "s", .ack_timeout = 100ms, .backoff_initial = 1ms}};
   options.longest_call = 300ms;
   events.on(
@@ -127,8 +126,8 @@ TEST_CASE("what has not begun when time is over is given back, and costs no atte
   std::thread opener;
   {
     EventBus events(bus, {.workers = 1, .drain_timeout = 0s});
-    std::atomic<int> calls{0};
-    std::atomic<bool> hang{false};
+    Shared<int> calls{0};
+    Shared<bool> hang{false};
     events.on("t",
               [&](Delivery&) {
                 ++calls;
