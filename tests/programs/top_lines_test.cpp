@@ -146,6 +146,11 @@ TEST_CASE("all about a subscription") {
   CHECK(has(text, "publish to take"));
   CHECK(has(text, "nothing was measured"));
   CHECK(has(text, "about 4 events: mean 2.0us, p50 1.0us, p90 2.0us, p99 3.0ms"));
+  CHECK(has(text, "max 3.5ms"));
+  view.options["ack_timeout_ns"] = std::int64_t{250'000'000};
+  const std::string narrow = screen(look, view, {60, 50});
+  CHECK(has(narrow, "options    ack_timeout 250ms  group "));
+  CHECK(has(narrow, "max 3.5ms"));
   CHECK(has(text, "<   1.0us       3  75.00% ####"));
   CHECK(has(text, "<   4.2ms       1  25.00% ####"));
   CHECK(!has(text, "<   512ns"));

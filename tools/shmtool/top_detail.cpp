@@ -38,12 +38,11 @@ void add_words(std::vector<TextLine>& lines, const std::string& title, const std
 }
 
 std::string option_text(const std::string& key, const nlohmann::json& value) {
-  if (key.ends_with("_ns") && value.is_number_unsigned()) {
-    return key.substr(0, key.size() - 3) + " " + compact_time(value.get<std::uint64_t>());
+  if (value.is_number_integer() && value.get<std::int64_t>() >= 0) {  // never negative, whatever its type is
+    const auto number = value.get<std::uint64_t>();
+    if (key.ends_with("_ns")) return key.substr(0, key.size() - 3) + " " + compact_time(number);
+    return key + " " + (key.ends_with("_bytes") ? format_bytes(number) : format_count(number));
   }
-  if (key.ends_with("_bytes") && value.is_number_unsigned())
-    return key + " " + format_bytes(value.get<std::uint64_t>());
-  if (value.is_number_unsigned()) return key + " " + format_count(value.get<std::uint64_t>());
   return key + " " + (value.is_string() ? value.get<std::string>() : value.dump());
 }
 
@@ -54,7 +53,7 @@ void add_options(std::vector<TextLine>& lines, const nlohmann::json& options, st
   for (const auto& [key, value] : options.items()) {
     const bool unset =
         value.is_null() || value == false || value == 0 || value == "" || (value.is_array() && value.empty());
-    if (!unset) words.push_back(value == true ? key : option_text(key, value));
+    if (!unset && key != "guarantee") words.push_back(value == true ? key : option_text(key, value));
   }
   add_words(lines, "options", words, columns);
 }
@@ -103,7 +102,16 @@ void add_histogram(std::vector<TextLine>& lines, const char* title, const nlohma
   lines.push_back({{title, Style::strong}});
   const auto found = row.find(key);
   if (found == row.end()) return lines.push_back({{"nothing was measured", Style::faint}});
-  lines.push_back({{latency_text(*found), Style::plain}});
+  const std::string text = latency_text(*found);
+  for (std::size_t at = 0; at < text.size();) {  // broken behind a comma, or where there is none, at the edge
+    std::size_t size = text.size() - at;
+    if (size > columns) {
+      const std::size_t comma = text.rfind(", ", at + columns - 2);
+      size = comma != std::string::npos && comma > at ? comma + 2 - at : columns;
+    }
+    lines.push_back({{text.substr(at, size), Style::plain}});
+    at += size;
+  }
   std::vector<std::pair<std::string, std::uint64_t>> parts;  // up to which time, and how many
   std::uint64_t below = 0;
   std::uint64_t largest = 0;
