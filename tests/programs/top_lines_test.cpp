@@ -131,6 +131,8 @@ TEST_CASE("all about a subscription") {
   TopView view;
   view.detail_of = "billing";
   view.page = TopView::Page::detail;
+  CHECK(has(screen(look, view, {60, 80}), "options    not known yet"));
+  view.options_of = "billing";
   view.options = {{"ack_timeout_ns", 30 * second_ns},
                   {"group", true},
                   {"ordered", false},

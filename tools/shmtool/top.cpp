@@ -65,7 +65,9 @@ bool wait_for(int looker, const HeldSignals& signals, bool timed, Nanoseconds le
 void take_answer(TopLooker::Answer answer, TopLook& look, TopView& view) {
   if (answer.look) look = std::move(*answer.look);
   if (!answer.error.empty()) look = stale(std::move(look), answer.error);
-  if (answer.options_of == view.detail_of && !answer.options.is_null()) view.options = std::move(answer.options);
+  if (answer.options.is_null()) return;
+  view.options_of = answer.options_of;
+  view.options = std::move(answer.options);
 }
 
 void run_screen(TopLooker& looker, TopView& view, const HeldSignals& signals) {

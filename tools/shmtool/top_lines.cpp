@@ -205,7 +205,8 @@ std::vector<TextLine> top_lines(const TopLook& look, TopView& view, TopSize size
   } else if (view.page == TopView::Page::detail) {
     const TopSubscription* one = detail_subscription(view, look);
     if (one != nullptr) {
-      body = scrolled(detail_lines(*one, view.options, look.monotonic_ns, size.columns, charset), view, height);
+      const nlohmann::json options = view.options_of == view.detail_of ? view.options : nullptr;
+      body = scrolled(detail_lines(*one, options, look.monotonic_ns, size.columns, charset), view, height);
     } else {
       body = {{{"Subscription " + view.detail_of + " has gone.", Style::bad}}};
     }

@@ -36,7 +36,6 @@ attr_t attributes(Style style, bool coloured) {
     case Style::title:
       return A_REVERSE;
     case Style::sorted:
-      return A_REVERSE | A_BOLD;
     case Style::selected:
       return A_REVERSE | A_BOLD;
     case Style::good:

@@ -174,7 +174,6 @@ void press_in_table(TopView& view, const TopPress& key, const TopLook& look) {
       move(view, look, 0);
       if (shown_subscriptions(view, look).empty()) return;
       view.detail_of = view.of_subscriptions.selected;
-      view.options = nullptr;
       view.page = TopView::Page::detail;
       view.scroll = 0;
       return;

@@ -56,7 +56,8 @@ struct TopView {
   std::string filter;
   bool filtering = false;     // the filter is being typed
   std::string detail_of;      // name of the subscription
-  nlohmann::json options;     // its options, where they are known
+  std::string options_of;     // name of the subscription whose options are known …
+  nlohmann::json options;     // … and these
   std::size_t scroll = 0;     // of the detail, or the help
   std::size_t page_rows = 1;  // of the table, detail or help, as they were drawn last
   Nanoseconds interval = std::chrono::seconds(1);
