@@ -30,6 +30,7 @@ from plan_programs import Plan, Watch
 from programs_support import ARGUMENTS, PATIENCE, Programs
 from recording_programs import Recording
 from timing_programs import Keep, Timing
+from top_programs import Top
 
 
 class Exchange(Programs):
@@ -369,7 +370,7 @@ def main():
     parser.add_argument("--group", default="")
     _, rest = parser.parse_known_args(namespace=ARGUMENTS)
     classes = (Exchange, Config, Logs, Pub, Sub, Stat, Subscription, Dlq, Doctor, Gc, Group, Inspect, Operate, Timing, Keep,
-               Recording, Plan, Watch, Metrics, Bench, Demo)
+               Recording, Plan, Watch, Metrics, Top, Bench, Demo)
     groups = {one.__name__.lower(): one for one in classes}
     names = [ARGUMENTS.group] if ARGUMENTS.group else list(groups)
     loader = unittest.TestLoader()
@@ -377,6 +378,8 @@ def main():
         loader.testNamePatterns = [f"*{word}*" for word in rest]
     suite = unittest.TestSuite(loader.loadTestsFromTestCase(groups[name]) for name in names)
     result = unittest.TextTestRunner(verbosity=2).run(suite)
+    if result.wasSuccessful() and result.testsRun != 0 and len(result.skipped) == result.testsRun:
+        return 77  # what the group needs is not here: skipped, as meson has it
     return 0 if result.wasSuccessful() else 1
 
 

@@ -26,6 +26,7 @@ struct Globals {
 void add_ls(CLI::App& app, Globals& globals);
 void add_ping(CLI::App& app, Globals& globals);
 void add_stat(CLI::App& app, Globals& globals);
+void add_top(CLI::App& app, Globals& globals);
 void add_pub(CLI::App& app, Globals& globals);
 void add_sub(CLI::App& app, Globals& globals);
 void add_tail(CLI::App& app, Globals& globals);

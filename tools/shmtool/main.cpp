@@ -23,6 +23,7 @@ int main(int argc, char** argv) {
   add_ping(app, globals);
   add_stat(app, globals);
   add_metrics(app, globals);
+  add_top(app, globals);
   add_pub(app, globals);
   add_sub(app, globals);
   add_tail(app, globals);

@@ -12,6 +12,8 @@
 #include "tools/common/units.hpp"
 #include "tools/shmtool/commands.hpp"
 #include "tools/shmtool/stat_watch.hpp"
+#include "tools/shmtool/subscription_text.hpp"
+#include "tools/shmtool/top_text.hpp"
 
 namespace ackring::tools {
 namespace {
@@ -42,6 +44,15 @@ bool denied(const nlohmann::json& publishers) {
                      [](const nlohmann::json& publisher) { return publisher.value("denied", 0) != 0; });
 }
 
+// `-` where there is none; an operator's order shows, whatever the breakers make of it.
+std::string breaker_column(const nlohmann::json& subscription) {
+  if (!has_breaker(subscription)) return "-";
+  const auto& breaker = subscription.at("breaker");
+  const auto state = breaker.at("state").get<std::string>();
+  if (breaker.at("order") == "auto") return state;
+  return fmt::format("{} (ordered {})", state, breaker.at("order").get<std::string>());
+}
+
 std::string patterns(const nlohmann::json& subscription) {
   std::string text;
   for (const auto& pattern : subscription.at("patterns"))
@@ -49,14 +60,23 @@ std::string patterns(const nlohmann::json& subscription) {
   return text;
 }
 
-// Everything about one subscription, a line per counter.
+// Everything about one subscription, a line per counter, and what there is to tell of its members.
 std::string one_text(const nlohmann::json& subscription) {
   Table table({"", ""});
+  const std::uint64_t now_ns = monotonic_ns();
   for (const auto& [key, value] : subscription.items()) {
+    if (key == "per_s") continue;
+    if (value.is_structured()) {
+      for (const auto& [title, text] : lines_of(subscription, key, now_ns)) table.add({title, text});
+      continue;
+    }
     std::string text = value.is_string() ? value.get<std::string>() : value.dump();
     if (value.is_number_unsigned()) text = format_count(value.get<std::uint64_t>());
-    if (key == "patterns") text = patterns(subscription);
-    if (key == "per_s") continue;
+    if (key == "oldest_monotonic_ns") {  // nobody reads a clock that began at some start of the machine
+      const auto since_ns = value.get<std::uint64_t>();
+      table.add({"oldest", since_ns == 0 || since_ns > now_ns ? "-" : compact_time(now_ns - since_ns)});
+      continue;
+    }
     table.add({key, text});
   }
   for (const char* counter : rate_counters) {
@@ -133,6 +153,8 @@ std::string stat_text(const nlohmann::json& document) {
   const auto& all = document.at("subscriptions");
   const bool watched = std::any_of(all.begin(), all.end(), [](const auto& one) { return one.contains("per_s"); });
   if (watched) columns.insert(columns.end(), {">MATCHED/s", ">DELIVERED/s", ">ACKED/s", ">NACKED/s"});
+  const bool any_breaker = std::any_of(all.begin(), all.end(), has_breaker);
+  if (any_breaker) columns.emplace_back("BREAKER");
   Table subscriptions(columns);
   for (const auto& subscription : all) {
     std::vector<std::string> row = {subscription.at("name"),
@@ -151,6 +173,7 @@ std::string stat_text(const nlohmann::json& document) {
     for (const char* counter : rate_counters) {
       if (watched) row.push_back(rate(subscription, counter));
     }
+    if (any_breaker) row.push_back(breaker_column(subscription));
     subscriptions.add(row);
   }
   return text + subscriptions.text();

@@ -34,14 +34,16 @@ void StatRates::add_to(nlohmann::json& document, std::uint64_t now_ns) {
     const auto name = subscription.at("name").get<std::string>();
     const auto before = before_.find(name);
     nlohmann::json rates;
+    nlohmann::json counters;
     for (const char* counter : rate_counters) {
       const auto value = subscription.at(counter).get<std::uint64_t>();
       rates[counter] = nullptr;
+      counters[counter] = value;
       if (before == before_.end() || seconds <= 0) continue;
       const auto old = before->second.at(counter).get<std::uint64_t>();
       if (value >= old) rates[counter] = static_cast<double>(value - old) / seconds;
     }
-    now.emplace(name, subscription);
+    now.emplace(name, std::move(counters));
     subscription["per_s"] = std::move(rates);
   }
   before_ = std::move(now);
