@@ -16,6 +16,8 @@ TopLook busy_look() {
   nlohmann::json row = subscription_row("billing", 1500, 500);
   row["nacked"] = 3U;
   row["dlq_size"] = 12345U;
+  row["dropped"] = {{"too-large", 21U}};
+  row["dead_lettered_by"] = {{"rejected", 22U}};
   row["oldest_monotonic_ns"] = 98 * second_ns;
   row["breaker"] = {
       {"state", "open"}, {"order", "auto"}, {"since_monotonic_ns", 99 * second_ns}, {"failures", 7U}, {"opened", 1U}};
@@ -145,6 +147,8 @@ TEST_CASE("all about a subscription") {
   CHECK(has(text, "breaker    open for 2.0s, 7 failures, opened 1 time "));
   CHECK(has(text, "client 5, member 1: 4 entries, breaker open"));
   CHECK(has(text, "  no such account??[31m"));
+  CHECK(has(text, "lost too-large          21"));
+  CHECK(has(text, "dead rejected           22"));
   CHECK(has(text, "publish to take"));
   CHECK(has(text, "nothing was measured"));
   CHECK(has(text, "about 4 events: mean 2.0us, p50 1.0us, p90 2.0us, p99 3.0ms"));
@@ -194,6 +198,8 @@ TEST_CASE("breakers, members and latencies in words") {
   CHECK(has_breaker(row));
   row["dropped"] = {{"too-large", 2U}};
   CHECK(lines_of(row, "dropped", 0).front().first == "dropped, too-large");
+  row["dead_lettered_by"] = {{"rejected", 3U}};
+  CHECK(lines_of(row, "dead_lettered_by", 0).front().first == "dead_lettered, rejected");
   CHECK(lines_of(row, "patterns", 0).front().second == "a.# b");
 }
 

@@ -106,7 +106,7 @@ class Top(Programs):
         self.assertNotIn("Keys", self.wait_for(r"^status=0$"))
 
     def test_rows_that_need_a_look(self):
-        """Dead letters, an order for breakers, and what a failing member said."""
+        """Dead letters, an order for breakers, a subscription that goes; and stat tells the same."""
         self.tool("subscription", "create", "s", "#", "--max-deliveries", "1")
         self.tool("pub", "a", "--count", "3")
         self.tool("sub", "--name", "s", "--verdict", "reject", "--count", "2", "--format", "topic")

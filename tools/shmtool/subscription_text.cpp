@@ -68,11 +68,12 @@ std::vector<std::pair<std::string, std::string>> lines_of(const nlohmann::json& 
         lines.emplace_back("  last error", shm::printable(error.get<std::string>()));
       }
     }
-  } else if (key == "dropped") {
+  } else if (key == "dropped" || key == "dead_lettered_by") {
     for (const auto& [reason, count] : value.items()) {
-      lines.emplace_back("dropped, " + reason, format_count(count.get<std::uint64_t>()));
+      lines.emplace_back((key == "dropped" ? "dropped, " : "dead_lettered, ") + reason,
+                         format_count(count.get<std::uint64_t>()));
     }
-    if (value.empty()) lines.emplace_back(key, "0");
+    if (value.empty() && key == "dropped") lines.emplace_back(key, "0");  // the other sum has a row of its own
   } else if (key == "patterns") {
     std::string text;
     for (const nlohmann::json& pattern : value) text += (text.empty() ? "" : " ") + pattern.get<std::string>();

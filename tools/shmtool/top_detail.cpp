@@ -90,8 +90,12 @@ Pairs counters_of(const TopSubscription& one) {
     const auto number = value.get<std::uint64_t>();
     counters.emplace_back(key, key.ends_with("_bytes") ? format_bytes(number) : format_count(number));
   }
-  for (const auto& [reason, count] : one.row.at("dropped").items()) {
-    counters.emplace_back(reason, format_count(count.get<std::uint64_t>()));
+  // The names of the counters have 14 columns.
+  for (const auto& [what, prefix] : {std::pair{"dropped", "lost "}, std::pair{"dead_lettered_by", "dead "}}) {
+    const nlohmann::json reasons = one.row.value(what, nlohmann::json::object());
+    for (const auto& [reason, count] : reasons.items()) {
+      counters.emplace_back(std::string(prefix) + reason, format_count(count.get<std::uint64_t>()));
+    }
   }
   return counters;
 }
