@@ -5,7 +5,6 @@
 #include <utility>
 
 #include "ackring/error.hpp"
-#include "lib/exchange/latency.hpp"
 #include "lib/exchange/snapshot.hpp"
 #include "lib/exchange/sound.hpp"
 #include "lib/shm/bus_error_guard.hpp"
@@ -84,8 +83,6 @@ void Exchange::recover() {
     owner.index_retries(*queue);
     queue->to_backlog = queue->goes_to_backlog();
     owner.activate(*queue);
-    // First of all: the next member that goes takes the mark away by which its latencies are not added twice.
-    if (Lane* lane = kept_of(*queue)) owner.detach_member(*lane);
   }
   shm::Environment::at(shm::CrashPoint::recover_strays);
   remove_strays(files);

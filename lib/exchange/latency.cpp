@@ -13,15 +13,6 @@ void keep_latency(Queue& queue, const Lane& lane) {
   shm::write_block(queue.state->latency_version, queue.state->latency, block);
 }
 
-Lane* kept_of(Queue& queue) {
-  const std::uint64_t page = kept_latency(*queue.state).ack_page;
-  Lane* found = nullptr;
-  queue.each_lane([&](Lane& lane) {
-    if (lane.has_member() && lane.ack_incarnation == page) found = &lane;
-  });
-  return found;
-}
-
 shm::LatencyBlock kept_latency(const shm::SubscriptionSegment& state) {
   return shm::read_block(state.latency_version, state.latency);
 }

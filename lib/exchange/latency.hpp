@@ -10,13 +10,10 @@
 
 namespace ackring::exchange {
 
-/// Adds what the lane's member has measured to what its subscription keeps. Once per ack page, also where X dies in it:
-/// until another member's is added, the subscription names the page, and recovery lets nobody go before the member that
-/// kept_of() finds has gone.
+/// Adds what the lane's member has measured to what its subscription keeps, which names the member's ack page from then on.
+/// Once per page, also where X dies in it: nothing is left to the member but to go, and it goes in the recovery, before
+/// the name is another one's.
 void keep_latency(Queue& queue, const Lane& lane);
-
-/// The lane of a member whose latencies were added when X died; it has nothing left but to go. nullptr: there is none.
-[[nodiscard]] Lane* kept_of(Queue& queue);
 
 /// What the subscription keeps.
 [[nodiscard]] shm::LatencyBlock kept_latency(const shm::SubscriptionSegment& state);

@@ -237,6 +237,10 @@ void Exchange::detach_member(Lane& lane) {
       const ring::AckSeen seen = lane.acks.seen(entry);
       const bool refused = ring::is_final(seen.verdict) && seen.verdict != ring::Verdict::returned;
       if (refused && fail(lane, entry, failure_of(lane, entry, seen), now_ns)) continue;
+      if (seen.verdict == ring::Verdict::give_back) {  // it is not to be charged for want of room
+        activate(queue);
+        return;
+      }
       Failure failure;
       failure.cause = shm::DeliveryState::member_died;
       failure.delay_ns = 0;

@@ -9,6 +9,7 @@
 #include "ackring/error.hpp"
 #include "lib/control/subscription_codec.hpp"
 #include "lib/exchange/exchange.hpp"
+#include "lib/exchange/latency.hpp"
 #include "lib/exchange/snapshot.hpp"
 #include "lib/exchange/sound.hpp"
 #include "lib/shm/utf8.hpp"
@@ -248,6 +249,11 @@ void Exchange::recover_ring(Lane& lane) {
   lane.client = lane.ring_page->client.load(std::memory_order_relaxed);  // relaxed: published by ack_page
   // acquire(ring.ack_page): client belongs to it
   lane.ack_incarnation = lane.ring_page->ack_page.load(std::memory_order_acquire);
+  if (lane.ack_incarnation != 0 && lane.ack_incarnation == kept_latency(*queue.state).ack_page) {
+    lane.ring_page->ack_page.store(0,
+                                   std::memory_order_release);  // release(ring.ack_page): everything taken is decided
+    lane.ack_incarnation = 0;                                   // its file is one of an incarnation that has ended
+  }
   if (lane.ack_incarnation == 0) {
     lane.client = 0;
     return;

@@ -112,6 +112,9 @@ Json members_part(const SubscriptionView& view) {
     }
     consumers.push_back(std::move(consumer));
   }
+  // Who looks at the files finds the rings in the order of their names.
+  std::sort(consumers.begin(), consumers.end(),
+            [](const Json& left, const Json& right) { return left["number"] < right["number"]; });
   Json breaker = {{"state", name_of(worst.state)}, {"order", name_of(view.breaker_order)}};
   if (worst.state != shm::BreakerState::none) {
     breaker["since_monotonic_ns"] = worst.since_ns;

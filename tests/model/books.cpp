@@ -36,6 +36,7 @@ Logs Driver::logs_of(const std::string& name) {
   (void)exchange::Exchange::walk_dead(queue, {}, [&](std::uint64_t, const ring::EventParts& event) {
     keep(logs.dead, event);
     if (exchange::is_untaken(event)) ++happened_["dead: " + std::string(exchange::reason_of(event))];
+    if (exchange::reason_of(event).starts_with("max_deliveries: ")) ++happened_["dead: max_deliveries with a reason"];
     logs.dead_bytes += event.header->bytes;
     return true;
   });

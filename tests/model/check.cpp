@@ -185,6 +185,7 @@ std::optional<std::uint64_t> Subscription::next_moment(std::uint64_t now_ns) con
     if (event.place == Place::waiting && event.due_known) consider(event.due_low);
     if (event.place != Place::queued) continue;
     if (event.times.not_before_ns != 0) consider(event.times.not_before_ns);
+    if (event.delayed && event.due_known) consider(event.due_low);
     if (const std::uint64_t until = deadline(id)) consider(until);
   }
   for (const auto& [number, member] : members_) {

@@ -184,7 +184,7 @@ void Driver::decide(Receiver& receiver, Consumer& consumer) {
     if (!consumer.past.empty() && chance(5)) {  // of a delivery long settled: means nothing
       const std::uint64_t entry = consumer.past[below(consumer.past.size())];
       if (std::find(entries.begin(), entries.end(), entry) == entries.end()) {
-        (void)member.verdict(entry, pick({ring::Verdict::ack, ring::Verdict::nack}));
+        (void)member.verdict(entry, pick({ring::Verdict::ack, ring::Verdict::nack, ring::Verdict::give_back}));
         note(who + " decides again on " + std::to_string(entry));
       }
     }
@@ -194,13 +194,20 @@ void Driver::decide(Receiver& receiver, Consumer& consumer) {
     bool given = false;
     bool expected = false;
     const char* what = "acks";
-    if (choice < 45) {
+    if (choice < 38) {
       given = member.verdict(entry, ring::Verdict::ack);
       expected = model.verdict(number, entry, Word::ack, {}, "");
+    } else if (choice < 46) {
+      what = "gives back";
+      const auto delay_ms = static_cast<std::uint32_t>(pick<std::uint64_t>({0, 0, 1, 30}));
+      given = member.give_back(entry, delay_ms);
+      expected = model.verdict(number, entry, Word::give_back, delay_ms * ms, "");
+      if (given) ++happened_["given back"];
     } else if (choice < 60) {
       what = "nacks";
-      given = member.verdict(entry, ring::Verdict::nack);
-      expected = model.verdict(number, entry, Word::nack, {}, "");
+      const std::string reason = chance(50) ? "" : "no luck with " + std::to_string(entry);
+      given = reason.empty() ? member.verdict(entry, ring::Verdict::nack) : member.nack(entry, reason);
+      expected = model.verdict(number, entry, Word::nack, {}, reason);
     } else if (choice < 68) {
       what = "nacks with a delay";
       const auto delay_ms = static_cast<std::uint32_t>(pick<std::uint64_t>({0, 1, 30}));

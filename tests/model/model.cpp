@@ -137,6 +137,8 @@ void Subscription::read_verdicts(std::uint64_t number, std::uint64_t from_ns, st
       }
     } else if (take.open && word == Word::ack) {
       event.place = Place::acked;
+    } else if (take.open && word == Word::give_back) {
+      go_back(take, from_ns, now_ns, epoch);
     } else if (take.open && word != Word::none) {
       through = fail({number, entry}, take, word == Word::nack ? nacked : rejected, from_ns, now_ns, logs, epoch);
     } else if (take.open && take.extensions != take.extensions_read) {
@@ -203,9 +205,10 @@ bool Subscription::fail(Entry which, Take& take, Cause cause, std::uint64_t from
                         const Logs& logs, std::uint64_t epoch) {
   Event& event = events_.at(take.id);
   const bool exhausted = event.attempt - event.budget_from >= options.max_deliveries;
-  const std::string rejection = take.reason.empty() ? "rejected" : "rejected: " + take.reason;
+  std::string reason = cause == rejected ? "rejected" : "max_deliveries";
+  if ((cause == rejected || cause == nacked) && !take.reason.empty()) reason += ": " + take.reason;
   const bool dies = cause == rejected || exhausted;
-  const bool buried = dies && bury(take.id, event, cause, cause == rejected ? rejection : "max_deliveries", logs);
+  const bool buried = dies && bury(take.id, event, cause, reason, logs);
   if (dies && !buried && cause != member_died) return false;
   if (cause == nacked) ++counters_["nacked"];
   if (cause == rejected) ++counters_["rejected"];
@@ -230,6 +233,23 @@ bool Subscription::fail(Entry which, Take& take, Cause cause, std::uint64_t from
   wait(event, cause == nacked ? take.delay_ns : std::nullopt, from_ns, now_ns);
   if (cause == timed_out) event.acked_by = which;
   return true;
+}
+
+// It is as if it had not been taken, but for its place in the queue, if that has no order.
+void Subscription::go_back(Take& take, std::uint64_t from_ns, std::uint64_t now_ns, std::uint64_t epoch) {
+  Event& event = events_.at(take.id);
+  const std::uint64_t delay_ns = options.ordered || options.ordered_by_key ? 0 : take.delay_ns.value_or(0);
+  take.open = false;
+  event.place = Place::queued;
+  event.epoch = epoch;
+  event.entered = false;
+  event.had_place = event.had_place || !event.late;
+  event.given_back = event.late = event.loose = true;
+  event.delayed = delay_ns != 0;
+  event.due_known = false;
+  event.due_low = from_ns + delay_ns;
+  event.due_high = now_ns + delay_ns;
+  --counters_["delivered"];
 }
 
 void Subscription::wait(Event& event, std::optional<std::uint64_t> delay_ns, std::uint64_t from_ns,

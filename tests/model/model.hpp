@@ -11,6 +11,8 @@
 //  - a queue is first in, first out, whatever it consists of; but what was set aside by a pause comes back in the order
 //    of deliveries, and the members of a group share what is in order only at each of them, and only until some of it is
 //    taken back from a member;
+//  - what a member gives back is queued as if it had not been taken: of what is ordered it is the next one again, else it
+//    comes before the backlog, or, with a delay, into the queue when that is over;
 //  - an event that may not be delivered yet comes into the queue when it may, and until then stands nowhere in it; what
 //    was dead comes back the same way, and never expires;
 //  - a key has one member until that leaves; what is ordered has one delivery open at a time.
@@ -93,7 +95,7 @@ std::string payload_of(Id id, std::size_t bytes);
 /// AMQP's patterns, by plain recursion over words.
 bool topic_matches(const std::string& pattern, const std::string& topic);
 
-enum class Word { none, ack, nack, reject };
+enum class Word { none, ack, nack, reject, give_back };
 
 class Subscription {
  public:
@@ -190,6 +192,8 @@ class Subscription {
     bool late = false;         // it came into the queue when its time had come, or was dead before it was taken
     bool delayed = false;      // it waits for that
     bool entered = false;      // it is in a ring, as far as one can know
+    bool given_back = false;   // by the member that had it last, and it was not taken since
+    bool had_place = false;    // … and it had a place in the order of events, unlike what was delayed
     bool untaken = false;      // dead: its attempt had not begun
     bool was_dead = false;     // its dead letter was requeued …
     bool requeued = false;     // … and it has not failed since
@@ -235,6 +239,7 @@ class Subscription {
   /// False: it was held, for want of room for dead letters.
   bool fail(Entry which, Take& take, Cause cause, std::uint64_t from_ns, std::uint64_t now_ns, const Logs& logs,
             std::uint64_t epoch);
+  void go_back(Take& take, std::uint64_t from_ns, std::uint64_t now_ns, std::uint64_t epoch);
   bool bury(Id id, Event& event, Cause cause, const std::string& reason, const Logs& logs);
   void wait(Event& event, std::optional<std::uint64_t> delay_ns, std::uint64_t from_ns, std::uint64_t now_ns) const;
   void compare_logs(const Logs& logs, std::optional<std::uint64_t> released_until, std::uint64_t epoch,

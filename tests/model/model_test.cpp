@@ -78,6 +78,8 @@ TEST_CASE("whatever clients do in whatever order, the exchange does as the model
                            "ended",
                            "expired",
                            "delayed",
+                           "given back",
+                           "dead: max_deliveries with a reason",
                            "duplicates",
                            "listed delays",
                            "dead: expired",

@@ -38,7 +38,7 @@ void Subscription::take(const Taken& seen, std::uint64_t now_ns) {
   keep_order(seen, event, member);
   pass_over(seen.id, event);
   event.delivery = seen.delivery;
-  event.delayed = false;
+  event.delayed = event.given_back = false;
   ++counters_["delivered"];
   member.next_entry = seen.entry + 1;
   member.last_taken_ns = now_ns;
@@ -92,6 +92,11 @@ void Subscription::one_open(const Taken& seen, const Event& event) const {
     if (event.attempt != 1 && (event.was_dead || other.was_dead)) continue;
     const bool returns = other.place == Place::waiting || (other.place == Place::queued && other.attempt != 1);
     if (returns) complain(seen.id, "overtakes the retry of " + std::to_string(id.sequence));
+    const bool stands_first =
+        other.given_back && other.had_place && other.place == Place::queued && !may_have_expired(other);
+    if (stands_first && event.attempt == 1 && !event.late) {
+      complain(seen.id, "overtakes " + std::to_string(id.sequence) + ", which was given back");
+    }
   }
 }
 

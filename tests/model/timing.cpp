@@ -59,8 +59,10 @@ void Subscription::compare_delayed(Id id, Event& event, const Logs& logs, std::o
     complain(id, "is delayed, but its place is " + std::to_string(static_cast<int>(event.place)));
   }
   compare(id, event, found->second);
-  const std::uint64_t due = event.was_dead ? event.due_low : event.times.not_before_ns;
-  if (found->second.due_ns != due) complain(id, "is delayed until " + std::to_string(found->second.due_ns));
+  const std::uint64_t due = event.given_back || event.was_dead ? found->second.due_ns : event.times.not_before_ns;
+  const bool in_time = event.due_low <= due && due <= event.due_high;
+  if (found->second.due_ns != due || ((event.given_back || event.was_dead) && !in_time))
+    complain(id, "is delayed until " + std::to_string(found->second.due_ns));
   event.delayed = event.due_known = true;
   event.due_low = event.due_high = due;
   event.delivery = found->second.delivery;
