@@ -1,5 +1,5 @@
 // co_await for subscribers (C++20 coroutines), on whatever event loop a program has. Apart from <ackring/ackring.hpp>,
-// since not every compiler that builds that has <coroutine> (clang 14 with libstdc++ has not).
+// since a compiler may build all of that and have no <coroutine>.
 #pragma once
 
 #include <chrono>
