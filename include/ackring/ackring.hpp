@@ -14,3 +14,4 @@
 #include "ackring/publisher.hpp"
 #include "ackring/serializer.hpp"
 #include "ackring/subscriber.hpp"
+#include "ackring/trace_context.hpp"

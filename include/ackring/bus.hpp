@@ -88,7 +88,7 @@ class Bus {
   /// `gone` (dropped, purged or perhaps acked), `not_routed` (still in the ring of its publisher), `unknown` (it may never
   /// have matched). `attempt` is the one that it is at or waits for, `attempts` how those before it ended; `member` is an
   /// object of `client`, `name`, `pid` and, in a group, `number`; `event` one of `topic`, `key`, `headers`, `publisher`,
-  /// `sequence` and `published_ns`.
+  /// `sequence`, `published_ns` and, if there is that header, `traceparent`.
   ///
   /// The exchange looks at 65,536 records at a time; an event that moves meanwhile is looked for again. Throws Error:
   /// not_found (no such subscription or publisher, or the number was never given), invalid_argument (neither a delivery

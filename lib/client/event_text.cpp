@@ -2,6 +2,7 @@
 
 #include <cstring>
 
+#include "ackring/trace_context.hpp"
 #include "lib/client/headers_codec.hpp"
 #include "lib/control/json_text.hpp"
 #include "lib/exchange/snapshot.hpp"
@@ -103,6 +104,10 @@ std::string explain_document(std::string_view subscription, const nlohmann::json
                          {"publisher", json_of_bytes(found.publisher)},
                          {"sequence", found.sequence},
                          {"published_ns", found.published_unix_ns}};
+    // Of its own, so that nobody has to look for it among the others.
+    const Json& headers = document["event"]["headers"];
+    const auto traceparent = headers.find(std::string(traceparent_header));
+    if (traceparent != headers.end()) document["event"]["traceparent"] = *traceparent;
   } else {
     copy("event");
   }

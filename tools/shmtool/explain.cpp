@@ -59,7 +59,7 @@ std::string text_of(const nlohmann::json& document) {
   std::string all =
       fmt::format("{} of {}: {}\n", what, document.at("subscription").get<std::string>(), place_text(document));
   const auto add = [&all](std::string_view title, std::string_view value) {
-    all += fmt::format("  {:<10} {}\n", title, value);
+    all += fmt::format("  {:<11} {}\n", title, value);
   };
   const auto add_moment = [&](std::string_view title, const char* name) {
     if (document.contains(name)) add(title, moment_text(document.at(name).get<std::uint64_t>()));
@@ -74,6 +74,7 @@ std::string text_of(const nlohmann::json& document) {
     add("event", event_id(event) + " of " + event.at("topic").get<std::string>());
     add("published", moment_text(event.at("published_ns").get<std::uint64_t>()));
     if (event.at("key") != "") add("key", event.at("key").get<std::string>());
+    if (event.contains("traceparent")) add("traceparent", event.at("traceparent").get<std::string>());
     if (!event.at("headers").empty()) add("headers", event.at("headers").dump());
   }
   if (document.contains("attempt")) add("attempt", document.at("attempt").dump());
