@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "lib/client/publisher_endpoint.hpp"
+#include "lib/shm/probe.hpp"
 
 namespace ackring {
 namespace client {
@@ -108,6 +109,7 @@ inline void PublisherEndpoint::publish_tail() {
   committed_events_ = sequence_ + unnumbered_;
   ring_->events.store(committed_events_, std::memory_order_relaxed);  // relaxed: published by the tail
   writer_.commit();
+  ACKRING_PROBE_PUBLISH(sequence_, writer_.position());
   committed_ = writer_.position();
   committed_sequence_ = sequence_;
   batch_ns_ = 0;

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "lib/client/member.hpp"
+#include "lib/shm/probe.hpp"
 
 namespace ackring {
 namespace client {
@@ -54,6 +55,7 @@ inline std::size_t Member::collect(std::span<DeliveryView> out) {
   entry_ = entry;
   ack_.taken(entry);
   sampler_.taken(first, entry, out[0].record);
+  ACKRING_PROBE_TAKE(subscription_, first, count);
   shm::fence_for_waker(fence_required());
   // relaxed: only the number counts, nothing is read by it; ordered behind `taken` by the fence and by X's barrier
   const std::uint64_t revoked = ring_->revoked.load(std::memory_order_relaxed);
@@ -123,6 +125,7 @@ Outcome Member::verdict(std::uint64_t entry, ring::Verdict verdict, std::uint32_
     return outcome;
   if (!ack_.verdict(entry, verdict, delay_ms)) [[unlikely]]
     return Outcome::stale;
+  ACKRING_PROBE_ACK(subscription_, entry, static_cast<std::uint32_t>(verdict));
   decided();
   return Outcome::ok;
 }
@@ -136,6 +139,7 @@ Outcome Member::ack(std::uint64_t entry, const std::byte* record) {
     sampler_.acked(entry, record);
   if (!ack_.verdict(entry, ring::Verdict::ack)) [[unlikely]]
     return Outcome::stale;
+  ACKRING_PROBE_ACK(subscription_, entry, static_cast<std::uint32_t>(ring::Verdict::ack));
   decided();
   return Outcome::ok;
 }
@@ -148,6 +152,7 @@ Outcome Member::nack(std::uint64_t entry, std::string_view reason) {
   const Outcome outcome = may_decide(entry);
   if (outcome != Outcome::ok || at_most_once_) return outcome;
   if (!ack_.nack(entry, reason)) return Outcome::stale;
+  ACKRING_PROBE_ACK(subscription_, entry, static_cast<std::uint32_t>(ring::Verdict::nack_reason));
   decided();
   return Outcome::ok;
 }
@@ -160,6 +165,7 @@ Outcome Member::reject(std::uint64_t entry, std::string_view reason) {
   const Outcome outcome = may_decide(entry);
   if (outcome != Outcome::ok || at_most_once_) return outcome;
   if (!ack_.reject(entry, reason)) return Outcome::stale;
+  ACKRING_PROBE_ACK(subscription_, entry, static_cast<std::uint32_t>(ring::Verdict::reject));
   decided();
   return Outcome::ok;
 }
@@ -180,6 +186,7 @@ Outcome Member::ack_through(std::uint64_t entry, const std::byte* record) {
     return Outcome::stale;
   sampler_.acked_through(ack_.acked_through(), entry, record);
   ack_.ack_through(entry + 1);
+  ACKRING_PROBE_ACK(subscription_, entry, static_cast<std::uint32_t>(ring::Verdict::ack));
   decided();
   return Outcome::ok;
 }

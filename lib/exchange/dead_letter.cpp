@@ -6,6 +6,7 @@
 #include "lib/exchange/attempt.hpp"
 #include "lib/exchange/exchange.hpp"
 #include "lib/exchange/snapshot.hpp"
+#include "lib/shm/probe.hpp"
 #include "lib/shm/versioned.hpp"
 
 namespace ackring::exchange {
@@ -39,6 +40,8 @@ void write_dead_reasons(Queue& queue, std::uint64_t n, std::uint64_t dead_of_n) 
 void Exchange::append_dead(Queue& queue, const ring::EventParts& event, const Attempt& attempt, const Later& later) {
   touch_log(queue, queue.state->dead, queue.dead, Queue::dead_log);
   shm::Environment::at(shm::CrashPoint::dead_append);
+  ACKRING_PROBE_DEAD_LETTER(queue.id, event.header->delivery, attempt.info.attempt, later.reason.data(),
+                            later.reason.size());
   const std::uint64_t bytes = rewritten_bytes(event, attempt, &later);
   rewrite(queue.dead.append(bytes), event, attempt, &later);
   ++queue.block.dead_of_n;

@@ -1,6 +1,7 @@
 // Deliver: one event into the ring of one subscription, or into its backlog when the ring has no room or nobody is there.
 // All sinks of an event are made ready before it is copied into any, so that a batch can end before an event.
 #include "lib/exchange/deliver.hpp"
+#include "lib/shm/probe.hpp"
 
 #include <algorithm>
 
@@ -153,6 +154,7 @@ void Exchange::put_slowly(Queue& queue, const shm::RecordHeader& header, const s
   std::byte* to = place(queue.lane, header.bytes);
   if (header.flags != 0 && queue.to_backlog) queue.block.backlog_expires = 1;
   ring::write_header(to, header, queue.block.matched);
+  ACKRING_PROBE_DELIVER(queue.id, queue.block.matched, header.bytes);
   copy_body(to + sizeof header, body, header.bytes - sizeof header);
 }
 

@@ -8,6 +8,7 @@
 #endif
 
 #include "lib/exchange/exchange.hpp"
+#include "lib/shm/probe.hpp"
 
 namespace ackring::exchange {
 
@@ -47,6 +48,7 @@ inline void Exchange::put(Queue& queue, const shm::RecordHeader& header, const s
   queue.lane.ends[entry & queue.lane.slot_mask] = static_cast<std::uint32_t>(queue.lane.ring.position());
   queue.block.sequence_of_n = header.sequence;
   ring::write_header(to, header, entry + queue.lane.delivery_of_entry);
+  ACKRING_PROBE_DELIVER(queue.id, entry + queue.lane.delivery_of_entry, header.bytes);
   copy_body(to + sizeof header, body, header.bytes - sizeof header);
 }
 

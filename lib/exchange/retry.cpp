@@ -6,6 +6,7 @@
 
 #include "lib/exchange/attempt.hpp"
 #include "lib/exchange/exchange.hpp"
+#include "lib/shm/probe.hpp"
 
 namespace ackring::exchange {
 
@@ -80,6 +81,7 @@ std::uint64_t Exchange::append_retry(Queue& queue, const ring::EventParts& event
                                      const Later& later) {
   touch_log(queue, queue.state->retry, queue.retry, Queue::retry_log);
   shm::Environment::at(shm::CrashPoint::retry_append);
+  ACKRING_PROBE_RETRY(queue.id, event.header->delivery, attempt.info.attempt, later.due_ns);
   const std::uint64_t bytes = rewritten_bytes(event, attempt, &later);
   rewrite(queue.retry.append(bytes), event, attempt, &later);
   ++queue.block.retry_of_n;

@@ -7,6 +7,7 @@
 #include "lib/exchange/exchange.hpp"
 #include "lib/exchange/file_sizes.hpp"
 #include "lib/exchange/route_scout.hpp"
+#include "lib/shm/probe.hpp"
 
 namespace ackring::exchange {
 
@@ -104,6 +105,7 @@ bool Exchange::drain(Ingress& ingress, std::uint64_t now_ns, std::uint64_t until
       for (Queue* queue : route.sinks) put(*queue, header, record + sizeof(RecordHeader));
     }
     counts.sequence = header.sequence;
+    ACKRING_PROBE_ROUTE(ingress.slot, header.sequence, route.matched, header.bytes);
     if (route.matched) {
       ++counts.routed;
     } else {
