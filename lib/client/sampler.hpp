@@ -2,7 +2,8 @@
 //
 // A look at the clock costs as much as a take. So one delivery in 16 is measured and stands for 16, by its entry number:
 // where events come fast nobody can tell. Where they come so slowly that the member slept before it, one in 16 would be
-// seldom; there, each is measured and stands for itself, which costs nothing beside the sleep.
+// seldom; there, each is measured and stands for itself, or for the batch that
+// it is the first of, which costs nothing beside the sleep.
 //
 // Thread rules: slept() and taken() are the taking thread's; acked() and acked_through() come from any thread.
 #pragma once
@@ -36,7 +37,7 @@ class Sampler {
     if (!enabled) return;
     const std::uint64_t strides = (end + stride - 1) / stride - (first + stride - 1) / stride;  // that begin in them
     if ((strides | static_cast<std::uint64_t>(slept_)) != 0) [[unlikely]]
-      measure_taken(first, strides, record);
+      measure_taken(first, end - first, strides, record);
   }
   /// Is the ack of this entry to be measured?
   [[nodiscard]] bool wants(std::uint64_t entry) const noexcept {
@@ -53,7 +54,7 @@ class Sampler {
     const std::uint64_t strides = last / stride + 1 - (first + stride - 1) / stride;
     const bool slow = is_slow(last);
     if ((strides | static_cast<std::uint64_t>(slow)) != 0) [[unlikely]]
-      measure(latency_->ack, record, strides != 0 ? strides * stride : 1);
+      measure(latency_->ack, record, slow ? last - first + 1 : strides * stride);
   }
 
  private:
@@ -62,8 +63,9 @@ class Sampler {
     // relaxed: what another thread of the process has just taken is measured or not, as it comes
     return slow_[entry % slow_.size()].load(std::memory_order_relaxed) == entry + 1;
   }
-  [[gnu::noinline]] void measure_taken(std::uint64_t first, std::uint64_t strides, const std::byte* record) {
-    measure(latency_->take, record, slept_ ? 1 : strides * stride);
+  [[gnu::noinline]] void measure_taken(std::uint64_t first, std::uint64_t events, std::uint64_t strides,
+                                       const std::byte* record) {
+    measure(latency_->take, record, slept_ ? events : strides * stride);
     // relaxed: for acked(), see there
     if (slept_) slow_[first % slow_.size()].store(first + 1, std::memory_order_relaxed);
     slept_ = false;
