@@ -2,8 +2,8 @@
 //
 // A look at the clock costs as much as a take. So one delivery in 16 is measured and stands for 16, by its entry number:
 // where events come fast nobody can tell. Where they come so slowly that the member slept before it, one in 16 would be
-// seldom; there, each is measured and stands for itself, or for the batch that
-// it is the first of, which costs nothing beside the sleep.
+// seldom; there, each is measured and stands for itself, or for the batch that it is the first of, which costs nothing
+// beside the sleep.
 //
 // Thread rules: slept() and taken() are the taking thread's; acked() and acked_through() come from any thread.
 #pragma once
