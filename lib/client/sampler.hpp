@@ -2,7 +2,8 @@
 //
 // A look at the clock costs as much as a take. So one delivery in 128 is measured and stands for 128, by its entry number:
 // where events come fast nobody can tell. Where they come so slowly that the member slept before it, one in 128 would be
-// seldom; there, each is measured and stands for itself, which costs nothing beside the sleep.
+// seldom; there, each is measured and stands for itself, or for the batch that it is the first of, which costs nothing
+// beside the sleep.
 //
 // Thread rules: slept() and taken() are the taking thread's; the others come from any thread.
 #pragma once
@@ -26,7 +27,7 @@ class Sampler {
 #endif
 
   /// Where it counts, and the first entry; before anything else.
-  void measure_into(shm::MemberLatency& latency, std::uint64_t first) noexcept {
+  void measure_into(shm::MemberLatency& latency, std::uint64_t first = 0) noexcept {
     latency_ = &latency;
     next_ = (first + stride - 1) / stride * stride;
   }
@@ -48,30 +49,33 @@ class Sampler {
     return enabled && measured_[slot_of(entry)].load(std::memory_order_relaxed) == entry + 1;
   }
   /// Entry `entry` is being acked.
-  void acked(std::uint64_t entry, const std::byte* record) {
-    // relaxed: of the same sample as in wants(), or of a later one that took its slot
-    const std::uint64_t weight = weights_[slot_of(entry)].load(std::memory_order_relaxed);
-    measure(latency_->ack, record, weight);
-  }
+  void acked(std::uint64_t entry, const std::byte* record) { measure(latency_->ack, record, weight_of(entry)); }
   /// Entries from `first` to `last` are being acked; `record` is that of `last`. nullptr: they are not measured.
   void acked_through(std::uint64_t first, std::uint64_t last, const std::byte* record) {
     if (!enabled) return;
+    if (static_cast<std::int64_t>(last - first) < 0) return;
+    // Those that the member slept for stand for themselves; the weight of the others is whole strides.
+    const bool slow = wants(first) && weight_of(first) % stride != 0;
     const std::uint64_t strides = strides_in(first, last + 1);
-    if (strides != 0 || wants(last)) [[unlikely]]
-      measure(latency_->ack, record, strides != 0 ? strides * stride : 1);
+    if (slow || strides != 0) [[unlikely]]
+      measure(latency_->ack, record, slow ? last - first + 1 : strides * stride);
   }
 
  private:
   static constexpr std::size_t slots = 64;
   // Entries that follow each other, and those that are a stride apart, lie in different slots.
   static constexpr std::size_t slot_of(std::uint64_t entry) noexcept { return (entry ^ entry / stride) % slots; }
+  [[nodiscard]] std::uint64_t weight_of(std::uint64_t entry) const noexcept {
+    // relaxed: of the same sample as in wants(), or of a later one that took its slot
+    return weights_[slot_of(entry)].load(std::memory_order_relaxed);
+  }
   // Multiples of the stride in [first, end).
   static constexpr std::uint64_t strides_in(std::uint64_t first, std::uint64_t end) noexcept {
     return (end + stride - 1) / stride - (first + stride - 1) / stride;
   }
 
   [[gnu::noinline]] void measure_taken(std::uint64_t first, std::uint64_t end, const std::byte* record) {
-    const std::uint64_t weight = slept_ ? 1 : strides_in(first, end) * stride;
+    const std::uint64_t weight = slept_ ? end - first : strides_in(first, end) * stride;
     slept_ = false;
     next_ = (end + stride - 1) / stride * stride;
     if (weight == 0) return;  // it had slept for one that was taken back

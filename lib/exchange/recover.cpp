@@ -250,9 +250,10 @@ void Exchange::recover_ring(Lane& lane) {
   // acquire(ring.ack_page): client belongs to it
   lane.ack_incarnation = lane.ring_page->ack_page.load(std::memory_order_acquire);
   if (lane.ack_incarnation != 0 && lane.ack_incarnation == kept_latency(*queue.state).ack_page) {
-    lane.ring_page->ack_page.store(0,
-                                   std::memory_order_release);  // release(ring.ack_page): everything taken is decided
-    lane.ack_incarnation = 0;                                   // its file is one of an incarnation that has ended
+    // It was leaving, and its latencies are kept: only this store was left of that.
+    // release(ring.ack_page): everything taken is decided
+    lane.ring_page->ack_page.store(0, std::memory_order_release);
+    lane.ack_incarnation = 0;  // its file is one of an incarnation that has ended
   }
   if (lane.ack_incarnation == 0) {
     lane.client = 0;

@@ -1,6 +1,6 @@
 // Latency histograms: log-linear buckets, as HdrHistogram's (Tene, 2012), of a fixed range: what is below 256 ns in steps of
-// 32 ns, then eight buckets per power of two up to 4 min 35 s, which the last one has, with all beyond. A bucket is at most
-// an eighth as wide as its times are long.
+// 32 ns, then eight buckets per power of two up to 7 min 27 s, from where on the last one has all. A bucket is at most an
+// eighth as wide as its times are long, but for the last.
 //
 // Thread rules: plain functions; add() from any thread of the process that owns the histogram, counts_of() from anywhere.
 #pragma once
@@ -66,14 +66,14 @@ constexpr std::uint64_t count_of(const LatencyCounts& counts) noexcept {
   return sum;
 }
 
-/// The time that `fraction` (0 to 1) of the events did not exceed: the end of its bucket, and no more than the longest. 0:
-/// nothing was counted.
+/// The time that `fraction` (0 to 1) of the events did not exceed: the end of its bucket, and no more than the longest; the
+/// longest, if it is in the last bucket. 0: nothing was counted.
 constexpr std::uint64_t quantile(const LatencyCounts& counts, double fraction) noexcept {
   const std::uint64_t all = count_of(counts);
   if (all == 0) return 0;
   const auto wanted = static_cast<std::uint64_t>(fraction * static_cast<double>(all));
   std::uint64_t seen = 0;
-  for (std::size_t i = 0; i < latency_buckets; ++i) {
+  for (std::size_t i = 0; i < latency_buckets - 1; ++i) {
     seen += counts.counts[i];
     if (seen > wanted || seen == all) return std::min(latency_floor(i + 1) - 1, counts.max_ns);
   }

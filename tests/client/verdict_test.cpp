@@ -64,6 +64,44 @@ TEST_CASE("the delay of a nack is in whole milliseconds, rounded up, within what
   CHECK(played.acks.seen(entry + 1).delay == ring::delay_default);
 }
 
+TEST_CASE("give_back is final, and its delay is that of a nack; without one it is 0, not the back-off") {
+  PlayedExchange exchange;
+  PlayedMember played(exchange, 4096, std::uint64_t{0} - 2);  // entries pass 2^64
+  const std::vector<std::pair<Nanoseconds, std::uint32_t>> delays{
+      {0ns, 0}, {-1ns, 0}, {1ns, 1}, {250ms, 250}, {240h, longest_ms}};
+  std::uint64_t entry = std::uint64_t{0} - 2;
+  for (const auto& [delay, milliseconds] : delays) {
+    played.deliver("x");
+    Delivery delivery = take(played);
+    CHECK(delivery.extend(1s) == Outcome::ok);
+    CHECK(delivery.give_back(delay) == Outcome::ok);
+    CHECK_FALSE(delivery.pending());
+    CHECK(delivery.give_back() == Outcome::stale);
+    CHECK(delivery.ack() == Outcome::stale);
+    CHECK(delivery.nack("why") == Outcome::stale);
+    CHECK(played.acks.verdict(entry) == Verdict::give_back);
+    CHECK(played.acks.seen(entry).delay == milliseconds);
+    ++entry;
+  }
+  played.deliver("x");
+  CHECK(take(played).give_back() == Outcome::ok);
+  CHECK(played.acks.seen(entry).delay == 0);
+}
+
+TEST_CASE("a nack with a reason is final, and its reason arrives; without one it is a nack with the back-off") {
+  PlayedExchange exchange;
+  PlayedMember played(exchange, 4096);
+  for (int i = 0; i < 2; ++i) played.deliver("x");
+  Delivery first = take(played);
+  CHECK(first.nack("disk full") == Outcome::ok);
+  CHECK(first.reject("no") == Outcome::stale);
+  CHECK(first.give_back() == Outcome::stale);
+  CHECK(played.acks.verdict(0) == Verdict::nack_reason);
+  CHECK(played.acks.reason(0, played.acks.seen(0).delay) == "disk full");
+  CHECK(take(played).nack(std::string_view()) == Outcome::ok);
+  CHECK(played.acks.reason(1, played.acks.seen(1).delay).empty());
+}
+
 TEST_CASE("reject is final, and its reason arrives") {
   PlayedExchange exchange;
   PlayedMember played(exchange, 4096, std::uint64_t{0} - 4);  // entries pass 2^64
@@ -174,6 +212,8 @@ TEST_CASE("verdicts without a delivery, after the member left, and at most once"
   Delivery none;
   CHECK(none.nack(1s) == Outcome::stale);
   CHECK(none.reject("x") == Outcome::stale);
+  CHECK(none.nack("x") == Outcome::stale);
+  CHECK(none.give_back() == Outcome::stale);
   CHECK(none.extend(1s) == Outcome::stale);
   CHECK(none.first_delivered_ns() == 0);
   PlayedExchange exchange;
@@ -187,6 +227,7 @@ TEST_CASE("verdicts without a delivery, after the member left, and at most once"
   CHECK(zero.pending());
   CHECK(zero.nack(1s) == Outcome::stale);
   CHECK(one.reject("x") == Outcome::stale);
+  CHECK(two.give_back(1s) == Outcome::stale);
   for (std::uint64_t entry = 0; entry < 3; ++entry) CHECK(played.acks.seen(entry).verdict == Verdict::none);
 
   PlayedExchange other;
@@ -196,6 +237,10 @@ TEST_CASE("verdicts without a delivery, after the member left, and at most once"
   CHECK(delivery.extend(1s) == Outcome::ok);
   CHECK(delivery.reject("x") == Outcome::ok);
   CHECK(once.acks.seen(0).verdict == Verdict::none);
+  for (int i = 0; i < 2; ++i) once.deliver("x");
+  CHECK(take(once).give_back(1s) == Outcome::ok);
+  CHECK(take(once).nack("x") == Outcome::ok);
+  for (std::uint64_t entry = 1; entry < 3; ++entry) CHECK(once.acks.seen(entry).verdict == Verdict::none);
 }
 
 TEST_CASE("verdicts of a subscriber's views") {

@@ -200,7 +200,7 @@ class Fixture {
       target = base + shm::page_bytes + slot * sizeof(shm::Word64);
       if (lane != nullptr && input.chance()) {
         const std::uint64_t lap = lane->floor_entry / slots + value % 3 - 1;
-        value = ring::AckWord::make(lap, static_cast<ring::Verdict>(input.byte() & 7), input.byte(), input.byte());
+        value = ring::AckWord::make(lap, static_cast<ring::Verdict>(input.byte() & 15), input.byte(), input.byte());
       }
     } else if (what == 14) {
       const std::size_t reason = input.below(shm::reject_reasons);

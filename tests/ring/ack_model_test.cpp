@@ -73,13 +73,17 @@ class AckModel {
       word = {Verdict::extend, duration, word.count + 1, ""};
     } else if (choice < 55) {
       const std::string reason = below(3) == 0 ? "" : "reason " + std::to_string(random_());
-      REQUIRE(writer_.reject(start_ + entry, reason) != refuse);
+      const bool nacks = below(2) == 0;
+      REQUIRE((nacks ? writer_.nack(start_ + entry, reason) : writer_.reject(start_ + entry, reason)) != refuse);
       if (refuse) return;
-      word = {Verdict::reject, reader_.seen(start_ + entry).delay, 0, reason};
+      word = {nacks ? Verdict::nack_reason : Verdict::reject, reader_.seen(start_ + entry).delay, 0, reason};
       const bool nameable = start_ + entry + 2 > 1;
       REQUIRE(reader_.reason(start_ + entry, word.delay) == (nameable ? reason : ""));
     } else {
-      const Verdict verdict = choice < 62 ? Verdict::nack : choice < 64 ? Verdict::returned : Verdict::ack;
+      const Verdict verdict = choice < 59   ? Verdict::nack
+                              : choice < 62 ? Verdict::give_back
+                              : choice < 64 ? Verdict::returned
+                                            : Verdict::ack;
       const auto delay = static_cast<std::uint32_t>(below(ring::delay_default + 1));
       REQUIRE(writer_.verdict(start_ + entry, verdict, delay) != refuse);
       if (refuse) return;

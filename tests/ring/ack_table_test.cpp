@@ -26,7 +26,8 @@ TEST_CASE("each verdict and delay arrives, for its entry only") {
         REQUIRE(reader.taken() == entry + 1);
         REQUIRE(reader.verdict(entry) == Verdict::none);
         REQUIRE_FALSE(writer.decided(entry));
-        constexpr std::array verdicts{Verdict::ack, Verdict::nack, Verdict::reject, Verdict::returned};
+        constexpr std::array verdicts{Verdict::ack,      Verdict::nack,      Verdict::reject,
+                                      Verdict::returned, Verdict::give_back, Verdict::nack_reason};
         const Verdict verdict = verdicts[n % verdicts.size()];
         const std::uint32_t delay = n % 3 == 0 ? ring::delay_default : static_cast<std::uint32_t>(n & 0xffffff);
         REQUIRE(writer.verdict(entry, verdict, delay));
@@ -78,7 +79,7 @@ TEST_CASE("words with verdicts that nobody defined are none") {
   for (std::uint64_t verdict = 0; verdict < 16; ++verdict) {
     page.forge(3, std::uint64_t{5} << 32 | 0x1234560 | verdict);
     const std::uint64_t entry = 5 * 8 + 3;
-    const Verdict known = verdict <= 5 ? static_cast<Verdict>(verdict) : Verdict::none;
+    const Verdict known = verdict <= 7 ? static_cast<Verdict>(verdict) : Verdict::none;
     CHECK(reader.seen(entry).verdict == known);
     CHECK(reader.verdict(entry) == (known == Verdict::extend ? Verdict::none : known));
     for (const std::uint64_t lap : {0, 4, 6}) CHECK(reader.verdict(lap * 8 + 3) == Verdict::none);
