@@ -30,7 +30,7 @@ struct Sampled {
   [[nodiscard]] std::uint64_t acked() const { return count(latency->ack); }
 };
 
-constexpr std::uint64_t events = 4800;
+constexpr std::uint64_t events = 40 * Sampler::stride;
 
 }  // namespace
 
