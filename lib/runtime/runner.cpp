@@ -40,7 +40,7 @@ void Runner::add(std::string_view pattern, Handler handler, HandlerOptions optio
   const std::size_t workers = options.workers.value_or(options_.workers);
   auto task = std::make_unique<Task>(bus_, std::move(handler), std::move(options), workers);
   const std::lock_guard lock(mutex_);
-  if (running_) task->start(stop_event_.get());
+  if (state_ == State::running) task->start(stop_event_.get());
   tasks_.push_back(std::move(task));
 }
 
@@ -64,7 +64,7 @@ void Runner::stop() noexcept {
 
 void Runner::begin() {
   const std::lock_guard lock(mutex_);
-  if (running_) throw Error(ErrorCode::busy, "event bus", "it runs already", "stop it first");
+  check_idle();
   try {
     for (const auto& task : tasks_) task->start(stop_event_.get());
     monitoring_ = true;
@@ -78,7 +78,11 @@ void Runner::begin() {
     }
     throw;
   }
-  running_ = true;
+  state_ = State::running;
+}
+
+void Runner::check_idle() const {
+  if (state_ != State::idle) throw Error(ErrorCode::busy, "event bus", "it runs already", "stop it first");
 }
 
 void Runner::end() {
@@ -86,7 +90,7 @@ void Runner::end() {
   const std::uint64_t deadline_ns =
       shm::Environment::now_ns() + static_cast<std::uint64_t>(std::max(options_.drain_timeout, Nanoseconds{0}).count());
   std::unique_lock lock(mutex_);
-  running_ = false;  // no task is added any more that nobody would end
+  state_ = State::ending;  // no task is begun any more that nobody would end
   lock.unlock();
   const std::uint64_t one = 1;
   [[maybe_unused]] const ssize_t written = ::write(stop_event_.get(), &one, sizeof one);  // also where nobody asked
@@ -100,6 +104,8 @@ void Runner::end() {
   for (Task* task : tasks()) task->forget_batches();
   [[maybe_unused]] const ssize_t got = ::read(stop_event_.get(), &count, sizeof count);
   stop_asked_.store(0, std::memory_order_relaxed);  // relaxed: all threads have ended
+  lock.lock();
+  state_ = State::idle;
 }
 
 void Runner::monitor() {
@@ -125,6 +131,7 @@ void Runner::run() {
 
 void Runner::start() {
   begin();
+  join();  // what ran before has ended by itself
   try {
     own_ = client::start_thread("ackring-bus", [this] {
       serve();
@@ -179,7 +186,7 @@ void Runner::wait_for_news(const std::vector<Task*>& tasks, int timeout_ms) cons
 bool Runner::run_one(Nanoseconds timeout) {
   {
     const std::lock_guard lock(mutex_);
-    if (running_) throw Error(ErrorCode::busy, "event bus", "it runs already", "stop it first");
+    check_idle();
   }
   const std::vector<Task*> all = tasks();
   const std::uint64_t deadline_ns =

@@ -31,6 +31,8 @@ class Runner {
   [[nodiscard]] std::vector<HandlerStatus> status() const;
 
  private:
+  enum class State { idle, running, ending };
+
   void begin();
   void end();
   void serve();
@@ -38,6 +40,7 @@ class Runner {
   [[nodiscard]] std::vector<Task*> tasks() const;
   [[nodiscard]] std::size_t call_in_turn(const std::vector<Task*>& tasks, std::size_t most);
   void wait_for_news(const std::vector<Task*>& tasks, int timeout_ms) const;
+  void check_idle() const;  // with the mutex
   [[nodiscard]] bool stop_asked() const noexcept;
 
   Bus bus_;
@@ -48,7 +51,7 @@ class Runner {
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   std::vector<std::unique_ptr<Task>> tasks_;
-  bool running_ = false;
+  State state_ = State::idle;
   bool monitoring_ = false;
 
   std::thread monitor_;

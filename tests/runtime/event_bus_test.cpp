@@ -150,7 +150,31 @@ TEST_CASE("run() returns when it is stopped, from a handler too, and can run aga
   }
 }
 
-TEST_CASE("run() returns when its subscriptions are gone") {
+TEST_CASE("a bus whose run has ended by itself can be started again") {
+  Bus bus = Bus::in_memory();
+  EventBus events(bus, {.workers = 1});
+  Shared<int> calls{0};
+  events.on("t", [&](Delivery&) {
+    ++calls;
+    events.stop();
+  });
+  Publisher publisher = bus.publisher();
+  for (int i = 1; i <= 3; ++i) {
+    publish_some(publisher, "t", 1);
+    REQUIRE(eventually([&] {
+      try {
+        events.start();
+        return true;
+      } catch (const Error&) {
+        return false;  // the run before is about to end
+      }
+    }));
+    CHECK(eventually([&] { return calls == i; }));
+  }
+  events.join();
+}
+
+TEST_CASE("handlers that can't be are refused") {
   Bus bus = Bus::in_memory();
   EventBus events(bus, {.workers = 1});
   CHECK_THROWS_AS(events.on("t", Handler()), Error);
