@@ -216,12 +216,14 @@ TEST_CASE("at most once: each event is handled once, by any worker") {
   }
 }
 
-TEST_CASE("started and stopped again and again, it loses nothing") {
+TEST_CASE("started and stopped again and again, it loses nothing, and leaves no thread and no descriptor") {
   Bus bus = Bus::in_memory();
   EventBus events(bus, {.workers = 2});
   Shared<int> calls{0};
   events.on("t", [&calls](Delivery&) { ++calls; }, {.subscription = {.name = "s"}});
   Publisher publisher = bus.publisher();
+  const auto left = [] { return std::pair(entries_of("/proc/self/task"), entries_of("/proc/self/fd")); };
+  const auto before = left();
   for (int i = 0; i < 200; ++i) {
     publish_some(publisher, "t", 10);
     events.start();
@@ -229,6 +231,7 @@ TEST_CASE("started and stopped again and again, it loses nothing") {
     events.stop();
     events.join();
   }
+  CHECK(eventually([&] { return left() == before; }));  // a thread that was joined is listed for a moment
   const Running running(events);
   CHECK(eventually([&] { return row(bus, "s")["acked"] == 2000; }));
   CHECK(calls == 2000);
