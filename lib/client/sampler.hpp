@@ -12,8 +12,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "lib/client/latency_writer.hpp"
 #include "lib/shm/environment.hpp"
-#include "lib/shm/latency.hpp"
 
 namespace ackring::client {
 
@@ -89,7 +89,7 @@ class Sampler {
     if (record == nullptr) return;
     const std::uint64_t published_ns = reinterpret_cast<const shm::RecordHeader*>(record)->published_ns;
     const std::uint64_t now_ns = shm::Environment::now_ns();
-    shm::add(histogram, now_ns > published_ns ? now_ns - published_ns : 0, weight);
+    add_latency(histogram, now_ns > published_ns ? now_ns - published_ns : 0, weight);
   }
 
   shm::MemberLatency* latency_ = nullptr;

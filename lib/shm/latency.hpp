@@ -2,7 +2,7 @@
 // 32 ns, then eight buckets per power of two up to 7 min 27 s, from where on the last one has all. A bucket is at most an
 // eighth as wide as its times are long, but for the last.
 //
-// Thread rules: plain functions; add() from any thread of the process that owns the histogram, counts_of() from anywhere.
+// Thread rules: plain functions; accumulate() from anywhere.
 #pragma once
 
 #include <algorithm>
@@ -40,14 +40,6 @@ constexpr std::uint64_t latency_floor(std::size_t bucket) noexcept {
 static_assert(latency_bucket(255) == 7 && latency_bucket(256) == 8 && latency_floor(8) == 256);
 static_assert(latency_floor(latency_bucket(1'000'000)) <= 1'000'000 &&
               latency_floor(latency_bucket(1'000'000) + 1) > 1'000'000);
-
-/// Counts `weight` events that took this long.
-inline void add(LatencyHistogram& histogram, std::uint64_t ns, std::uint64_t weight) {
-  // relaxed, to the end: numbers for people, which order nothing
-  histogram.counts[latency_bucket(ns)].fetch_add(weight, std::memory_order_relaxed);
-  histogram.sum_ns.fetch_add(ns * weight, std::memory_order_relaxed);
-  histogram.max_ns.raise(ns, std::memory_order_relaxed);
-}
 
 /// Adds what another process has counted so far. It may have written anything: the sums are numbers, nothing more.
 inline void accumulate(LatencyCounts& into, const LatencyHistogram& from) noexcept {

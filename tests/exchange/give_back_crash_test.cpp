@@ -5,6 +5,7 @@
 #include <set>
 
 #include "ackring/error.hpp"
+#include "lib/client/latency_writer.hpp"
 #include "lib/shm/latency.hpp"
 #include "tests/exchange/core_world.hpp"
 #include "tests/exchange/enumerate.hpp"
@@ -140,7 +141,7 @@ class GiveBackScenario {
         CHECK_MESSAGE(seen.attempt == attempt, consumer.name, ": delivery ", seen.delivery, " is attempt ",
                       seen.attempt, " instead of ", attempt);
         CHECK(seen.causes.size() == attempt - 1);
-        shm::add(consumer.member->latency().take, 1000, 1);
+        client::add_latency(consumer.member->latency().take, 1000, 1);
         ++books.measured;
         if (leaving && attempt <= 2 && (consumer.name == "ordered" || seen.delivery % 3 == 0)) {
           ++attempt;

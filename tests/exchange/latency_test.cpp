@@ -2,6 +2,7 @@
 #include "lib/exchange/latency.hpp"
 
 #include "ackring/error.hpp"
+#include "lib/client/latency_writer.hpp"
 #include "tests/exchange/group_world.hpp"
 
 using namespace ackring;
@@ -10,8 +11,8 @@ using namespace ackring::test;
 namespace {
 
 void measure(CoreMember& member, std::uint64_t ns, std::uint64_t weight) {
-  shm::add(member.latency().take, ns, weight);
-  shm::add(member.latency().ack, 2 * ns, weight);
+  client::add_latency(member.latency().take, ns, weight);
+  client::add_latency(member.latency().ack, 2 * ns, weight);
 }
 
 // Events that were measured, members that are there and those that are gone.

@@ -1,5 +1,6 @@
 // Latency histograms: which times are in which bucket, and what can be said of many of them.
 #include "lib/shm/latency.hpp"
+#include "lib/client/latency_writer.hpp"
 
 #include <doctest/doctest.h>
 
@@ -16,7 +17,7 @@ constexpr std::uint64_t last_floor = shm::latency_floor(shm::latency_buckets - 1
 
 shm::LatencyCounts counts_of(const std::vector<std::uint64_t>& times) {
   const auto histogram = std::make_unique<shm::LatencyHistogram>();
-  for (const std::uint64_t ns : times) shm::add(*histogram, ns, 1);
+  for (const std::uint64_t ns : times) client::add_latency(*histogram, ns, 1);
   shm::LatencyCounts counts{};
   shm::accumulate(counts, *histogram);
   return counts;
