@@ -35,7 +35,7 @@ class CounterWatch {
     std::uint64_t told = 0;
     std::uint64_t next_ns = 0;  // no line before
   };
-  enum Reason : std::size_t { drop_newest, drop_oldest, too_large, expired, dead_lettered, dead_full, reasons };
+  enum Reason : std::size_t { drop_newest, drop_oldest, too_large, gone_by, dead_lettered, dead_full, reasons };
   struct Subscription {
     std::uint64_t id = 0;
     std::array<Tally, reasons> tallies;
