@@ -52,7 +52,7 @@ TEST_CASE("whatever clients do in whatever order, the exchange does as the model
     FAIL_CHECK("seed " << seed << ": " << complaint << "; replay: ACKRING_MODEL_SEED=" << seed);
     if (++failures == 20) return;
   }
-  if (count < 1'000) return;  // what takes many steps comes in clusters: a few hundred runs may be without it
+  if (count < 100) return;
   for (const char* what : {"acked",
                            "nacked",
                            "rejected",
@@ -87,7 +87,9 @@ TEST_CASE("whatever clients do in whatever order, the exchange does as the model
                            "dead: removed"}) {
     const std::string name = what;
     CAPTURE(name);
-    CHECK(happened[what] > count / 100);  // nothing of it is so rare that it goes untested
+    // Nothing of it is so rare that it goes untested. What takes many steps comes in clusters: a few hundred runs may be
+    // without it.
+    if (count >= 1'000 || name != "dead: removed") CHECK(happened[what] > count / 100);
   }
 }
 
